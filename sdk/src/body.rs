@@ -48,7 +48,7 @@ impl Body {
 
     /// All bytes, collected.
     pub async fn bytes(mut self) -> Result<Bytes> {
-        self.0.bytes_contents().await
+        self.0.bytes_contents().await.map_err(crate::http::said)
     }
 
     /// All bytes as UTF-8 text.

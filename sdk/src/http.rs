@@ -3,10 +3,11 @@
 //! Must never be reachable without the parameter: it is what makes `http` a need.
 
 use bytes::Bytes;
+use wasip2::http::types::ErrorCode;
 use wstd::http::request::Builder;
 use wstd::http::{Client, HeaderMap, Method, Response};
 
-use crate::{Body, Call, FromHost, Result};
+use crate::{Body, Call, Error, FromHost, HostError, Result};
 
 /// A request to send: `HttpRequest::post(url).header(name, value).body(body)`. What cannot be sent fails in
 /// [`Http::send`].
@@ -47,9 +48,28 @@ impl Http {
 
     /// Any request. An origin that is not granted is an error, and so is one that does not answer in time.
     pub async fn send(&self, request: HttpRequest) -> Result<HttpResponse> {
-        let inner = self.client.send(request.head.body(request.body.0)?).await?;
+        let inner = self.client.send(request.head.body(request.body.0)?).await.map_err(said)?;
         Ok(HttpResponse { inner })
     }
+}
+
+/// A code of the interface as people read it, such as `http: connection refused`; its own text is that of a debugger.
+pub(crate) fn said(error: Error) -> Error {
+    let code = match error.downcast::<ErrorCode>() {
+        Ok(ErrorCode::HttpRequestDenied) => return HostError::Denied("this outgoing request".to_owned()).into(),
+        Ok(ErrorCode::InternalError(Some(why))) => return HostError::Failed(format!("http: {why}")).into(),
+        Ok(code) => format!("{code:?}"),
+        Err(other) => return other,
+    };
+    let name = code.trim_start_matches("ErrorCode::").split('(').next().unwrap_or_default();
+    let mut words = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.push(letter.to_ascii_lowercase());
+    }
+    HostError::Failed(format!("http: {words}")).into()
 }
 
 impl HttpRequest {

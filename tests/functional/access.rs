@@ -96,7 +96,9 @@ async fn a_review_takes_away_for_the_next_request_and_nobody_decides_about_himse
     let (id, all) = open(&acme, body).await?;
     let (key, own, grant) = (about(&all, "acme/ci")?, about(&all, "acme/ann")?, about(&all, "visits")?);
     // Not by somebody else, not about oneself, not about one's own keys, and not to stay by a newcomer's word.
-    assert_eq!(decide(&eve, &acme, &id, key, "keep").await?.0, 404);
+    let (status, hidden) = decide(&eve, &acme, &id, key, "keep").await?;
+    let help = hidden["help"].as_str().unwrap_or_default();
+    assert!(status == 404 && help.ends_with("ringfence access review list"), "{hidden}");
     assert_eq!(decide(&ann, &acme, &id, own, "keep").await?.1["code"], "own-review");
     assert_eq!(decide(&acme.admin, &acme, &id, key, "revoke").await?.1["code"], "own-review");
     assert_eq!(decide(&acme.admin, &acme, &id, grant, "keep").await?.1["code"], "own-review");
@@ -126,6 +128,7 @@ async fn what_nobody_decided_is_revoked_when_the_review_says_so_and_the_last_adm
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;
     let ci = acme.member(&host, "ci", "developer").await?;
+    let _ann = host.person(&acme.admin, "/tenants/acme/people", "ann", "developer").await?;
     let body = json!({
         "title": "keys", "reviewers": ["acme/ann"], "due_at": within(2), "overdue": "revoke", "of": ["keys"],
     });
@@ -139,5 +142,31 @@ async fn what_nobody_decided_is_revoked_when_the_review_says_so_and_the_last_adm
     assert_eq!(about(&all, "acme/admin")?["decisions"], json!([]));
     let log = answer(acme.admin.get(&acme.path("/audit?limit=1000")).send().await?).await?.to_string();
     assert!(log.contains("AUT-033"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_review_is_opened_for_reviewers_there_are_and_says_what_none_of_them_may_decide() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let _ann = host.person(&acme.admin, "/tenants/acme/people", "ann", "tenant-admin").await?;
+    let tried = async |reviewers: Value, overdue: &str| -> Result<(u16, Value)> {
+        let body = json!({
+            "title": "spring", "reviewers": reviewers, "due_at": within(3_600), "overdue": overdue, "of": ["people"],
+        });
+        let response = acme.admin.post(&acme.path("/access/reviews")).json(&body).send().await?;
+        Ok((response.status().as_u16(), response.json().await?))
+    };
+    let (status, refused) = tried(json!(["acme/ann", "acme/ghost"]), "report").await?;
+    assert_eq!((status, refused["code"].as_str()), (422, Some("bad-review")), "{refused}");
+    assert!(string(&refused, "detail")?.contains("`acme/ghost` is nobody here"), "{refused}");
+    // Her own item is nobody's, so that it would go on the last day undecided.
+    let (status, refused) = tried(json!(["acme/ann"]), "revoke").await?;
+    assert_eq!((status, refused["code"].as_str()), (422, Some("bad-review")), "{refused}");
+    let (status, opened) = tried(json!(["acme/ann"]), "report").await?;
+    assert_eq!(status, 201, "{opened}");
+    assert!(opened["warnings"].to_string().contains("acme/ann as tenant-admin"), "{opened}");
+    let (status, opened) = tried(json!(["acme/ann", "acme/admin"]), "report").await?;
+    assert_eq!((status, opened.get("warnings")), (201, None), "{opened}");
     Ok(())
 }

@@ -71,6 +71,16 @@ async fn a_check_of_a_tenants_own_is_tried_kept_run_and_found_and_never_passes_b
         let (status, refused) = problem(acme.admin.put("/audit/compliance-check").json(&body).send().await?).await?;
         assert_eq!((status, refused["code"].as_str()), (422, Some("bad-check")), "{bomb}");
     }
+    for (over, never) in
+        [("facts", "facts.nope > 1"), ("facts", "1"), ("facts", "facts.plugins_count"), ("entries", "entry.nope == 1")]
+    {
+        for dry_run in [true, false] {
+            let body = json!({ "id": "never", "over": over, "rule": never, "dry_run": dry_run });
+            let (status, refused) =
+                problem(acme.admin.put("/audit/compliance-check").json(&body).send().await?).await?;
+            assert_eq!((status, refused["code"].as_str()), (422, Some("bad-check")), "{never}: it can never be judged");
+        }
+    }
     let auditor = acme.member(&host, "eve", "auditor").await?;
     assert_eq!(auditor.put("/audit/compliance-check").json(&rule).send().await?.status(), StatusCode::FORBIDDEN);
     let globex = host.tenant(&operator, "globex").await?;

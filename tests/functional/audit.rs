@@ -49,12 +49,16 @@ async fn a_trail_is_filtered_redacted_by_role_and_itself_on_the_record() -> Resu
     let events = full["events"].as_array().context("events")?;
     assert_eq!(events.len(), 1, "{full}");
     assert!(events[0]["body"]["src_endpoint"]["ip"].is_string());
-    let less = answer(auditor.get(path).send().await?).await?;
+    let less = answer(auditor.get(path).header("user-agent", "probe/1").send().await?).await?;
     assert!(less["events"][0]["body"].get("src_endpoint").is_none());
     assert_eq!(less["events"][0]["redacted"], json!(["src_endpoint"]));
     assert!(less["events"][0].get("salt").is_none());
     let reads = answer(acme.admin.get("/audit/trails/acme?code=HST-003&actor=acme/eve").send().await?).await?;
     assert_eq!(reads["events"].as_array().map(Vec::len), Some(1), "{reads}");
+    assert_eq!(reads["events"][0]["body"]["http_request"]["user_agent"], "probe/1");
+    let own = answer(auditor.get("/audit/trails/acme?code=HST-003&actor=acme/eve").send().await?).await?;
+    let mut redacted = own["events"].as_array().context("events")?.iter().map(|event| &event["redacted"]);
+    assert!(redacted.any(|paths| *paths == json!(["src_endpoint", "http_request.user_agent"])), "{own}");
     let globex = host.tenant(&operator, "globex").await?;
     assert_eq!(globex.admin.get("/audit/trails/acme").send().await?.status(), StatusCode::NOT_FOUND);
     let (status, _) = problem(acme.admin.get("/audit/trails/acme?outcome=maybe").send().await?).await?;
@@ -169,8 +173,10 @@ async fn a_package_is_given_to_nobody_who_may_see_less_than_who_made_it_and_each
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;
     let auditor = acme.member(&host, "aud", "auditor").await?;
+    let vkey = string(&answer(acme.admin.get(&acme.path("/audit/checkpoint")).send().await?).await?, "vkey")?;
     let make = async |who: &ringfence_tests::Session| -> Result<String> {
-        let made = answer(who.post("/audit/evidence-package").json(&json!({})).send().await?).await?;
+        let asked = json!({ "formats": ["csv", "parquet"] });
+        let made = answer(who.post("/audit/evidence-package").json(&asked).send().await?).await?;
         Ok(string(&made, "url")?.strip_prefix("/api/v1").context("a path")?.to_owned())
     };
     let (of_admin, of_auditor) = (make(&acme.admin).await?, make(&auditor).await?);
@@ -179,10 +185,16 @@ async fn a_package_is_given_to_nobody_who_may_see_less_than_who_made_it_and_each
     let whole = acme.admin.get(&of_admin).send().await?.bytes().await?;
     let addresses = |bytes: &[u8]| bytes.windows(20).any(|window| window == b"\"src_endpoint\":{\"ip\"");
     assert!(addresses(&whole), "an admin's holds where requests came from");
+    let checked = check(&whole[..], Some(&vkey), None)?;
+    assert_eq!((checked.bodies_withheld, checked.bodies_bare), (0, 0), "and all of it is proven");
     for who in [&acme.admin, &auditor] {
         let fetched = who.get(&of_auditor).send().await?;
         assert_eq!(fetched.status(), StatusCode::OK);
-        assert!(!addresses(&fetched.bytes().await?));
+        let fetched = fetched.bytes().await?;
+        assert!(!addresses(&fetched));
+        let checked = check(&fetched[..], Some(&vkey), None)?;
+        assert!(checked.bodies_bare > 0, "an auditor's verifies too, and says of what it proves nothing");
+        assert_eq!((checked.bodies_bare, checked.manifest.redacted.is_empty()), (checked.bodies_withheld, false));
     }
     let trail = answer(acme.admin.get("/audit/trails/acme?code=AUD-002&limit=1000").send().await?).await?;
     let events = trail["events"].as_array().context("events")?;

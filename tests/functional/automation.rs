@@ -95,6 +95,19 @@ async fn a_transformation_is_a_pipe_and_a_collection_gathers() -> Result<()> {
     }
     let made = ask(&acme, "transform", json!({ "do": "add", "count": 5 })).await?;
     assert_eq!((&made["outcome"], &made["payload"]["count"]), (&json!("passed"), &json!(7)), "{made}");
+    // A condition is about what the plugin would be given, not what the product sent; one that cannot be followed is a failure.
+    bind(&acme, "transform", "second", json!({ "condition": "payload.count > 5" })).await?;
+    for (count, made, second) in [(5, 7, "answered"), (4, 5, "skipped")] {
+        let told = ask(&acme, "transform", json!({ "do": "add", "count": count })).await?;
+        let found = (&told["payload"]["count"], &told["steps"][1]["outcome"]);
+        assert_eq!(found, (&json!(made), &json!(second)), "{told}");
+    }
+    let bound = bind(&acme, "transform", "second", json!({ "order": -1, "condition": "payload.other > 5" })).await?;
+    assert!(bound["warnings"][0].as_str().is_some_and(|text| text.contains("`payload.other`")), "{bound}");
+    let failed = ask(&acme, "transform", json!({ "do": "add", "count": 5 })).await?;
+    let step = &failed["steps"][0];
+    assert_eq!((&failed["outcome"], &step["plugin"]), (&json!("failed"), &json!("second")), "{failed}");
+    assert_eq!(step["code"], "condition", "{failed}");
     let gathered = ask(&acme, "collect", json!({ "do": "add", "count": 5 })).await?;
     let counts: Vec<_> =
         gathered["steps"].as_array().into_iter().flatten().map(|step| step["result"]["count"].clone()).collect();
@@ -315,6 +328,17 @@ async fn a_plugin_without_the_handler_and_a_hostile_condition_are_not_bound() ->
             problem(acme.admin.put(&path).json(&json!({ "condition": condition })).send().await?).await?;
         assert_eq!((status, &refused["code"]), (422, &json!("bad-binding")), "{refused}");
     }
+    // Nor one that no payload of the point could be followed for.
+    let mut closed = point("validate", "closed");
+    closed["payload"]["additionalProperties"] = json!(false);
+    declare(&operator, "t.closed", &closed).await?;
+    let path = acme.path("/hooks/t.closed/bindings/first");
+    let nope = acme.admin.put(&path).json(&json!({ "condition": "payload.nope > 3" })).send().await?;
+    let (status, refused) = problem(nope).await?;
+    assert_eq!((status, &refused["code"]), (422, &json!("bad-binding")), "{refused}");
+    assert!(refused["detail"].as_str().is_some_and(|text| text.contains("`payload.nope`")), "{refused}");
+    let bound = bind(&acme, "t.closed", "first", json!({ "condition": "payload.count > 3" })).await?;
+    assert_eq!(bound.get("warnings"), None, "{bound}");
     Ok(())
 }
 
@@ -397,9 +421,34 @@ async fn a_failing_message_is_tried_dies_is_found_and_goes_again() -> Result<()>
     eventually("the patient one", async || Ok(noted(&acme, "taker", "noted").await? == "1")).await?;
     let found = dead("poison").await?;
     assert_eq!((&found["items"][0]["id"], &found["items"][0]["failed_count"]), (&sent["id"], &json!(3)), "{found}");
-    let redrive = acme.admin.post(&acme.path("/queues/work/dead/redrive")).json(&json!({ "ids": [sent["id"]] }));
+    let redrive = acme.admin.post(&acme.path("/queues/work/dead/redrive")).json(&json!({ "text": "poison" }));
     assert_eq!(answer(redrive.send().await?).await?["count"], 1);
     eventually("three more attempts", async || Ok(noted(&acme, "taker", "attempts-poison").await? == "6")).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_not_there_or_takes_no_messages_is_refused_wherever_it_is_named() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["taker"]).await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    for (plugin, status, code) in [("nope", 404, "plugin-not-found"), ("hello", 422, "bad-binding")] {
+        let set = acme.admin.put(&acme.path("/queues/work")).json(&json!({ "plugin": plugin }));
+        let (said, refused) = problem(set.send().await?).await?;
+        assert_eq!((said, &refused["code"]), (status, &json!(code)), "{refused}");
+    }
+    assert_eq!(acme.admin.get(&acme.path("/queues/work")).send().await?.status(), StatusCode::NOT_FOUND);
+    // What it had stays, and none is as good as ever.
+    queue(&acme, "work", json!({})).await?;
+    queue(&acme, "work", json!({ "plugin": "taker" })).await?;
+    queue(&acme, "work", json!({ "plugin": "taker", "paused": true })).await?;
+    let set = acme.admin.put(&acme.path("/plugins/nope/config/a")).json(&json!({ "value": "b" })).send().await?;
+    assert_eq!(problem(set).await?.1["code"], "plugin-not-found");
+    for of in ["config", "logs", "invocations"] {
+        let read = acme.admin.get(&acme.path(&format!("/plugins/nope/{of}"))).send().await?;
+        assert_eq!(problem(read).await?.1["code"], "plugin-not-found", "{of}");
+        answer(acme.admin.get(&acme.path(&format!("/plugins/taker/{of}"))).send().await?).await?;
+    }
     Ok(())
 }
 

@@ -40,7 +40,8 @@ async fn counting(host: &Host, operator: &Session, name: &str) -> Result<Tenant>
     Ok(tenant)
 }
 
-async fn admin_of(host: &Host, operator: &Session, name: &str) -> Result<Tenant> {
+/// A tenant that somebody else made, with an admin of its own.
+pub async fn admin_of(host: &Host, operator: &Session, name: &str) -> Result<Tenant> {
     let body = json!({ "name": "restored", "role": "tenant-admin" });
     let key = answer(operator.post(&format!("/tenants/{name}/tokens")).json(&body).send().await?).await?;
     Ok(Tenant { name: name.to_owned(), admin: host.sign_in(&string(&key, "key")?).await? })
@@ -82,6 +83,59 @@ async fn a_tenant_is_backed_up_rehearsed_put_back_and_copied() -> Result<()> {
     for code in ["BAK-001", "BAK-002", "BAK-003", "BAK-004"] {
         assert!(log.contains(code), "{code} is not on the log");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_names_its_tenant_goes_on_under_the_new_name_and_the_next_start_takes_it() -> Result<()> {
+    let (place, host, operator) = started().await?;
+    let acme = counting(&host, &operator, "acme").await?;
+    assert_eq!(visits(&acme).await?, "1");
+    let labels = |of: &str| json!({ "principals": { (format!("{of}/dev")): { "training": ["gdpr"] } } });
+    let rule = |of: &str| {
+        format!(
+            "@id(\"trained\") forbid (principal == Ringfence::Service::\"{of}/dev\", \
+             action == Ringfence::Action::\"create-token\", resource == Ringfence::Tenant::\"{of}\") \
+             unless {{ principal.training.contains(\"gdpr\") }};"
+        )
+    };
+    answer(acme.admin.put(&acme.path("/policy")).json(&json!({ "text": rule("acme") })).send().await?).await?;
+    answer(acme.admin.put(&acme.path("/policy/labels")).json(&labels("acme")).send().await?).await?;
+    let ceiling = json!({ "text": rule("acme") });
+    answer(operator.put(&acme.path("/ceiling")).json(&ceiling).send().await?).await?;
+    let id = string(&done(&acme.admin, &acme.path("/backups"), json!({})).await?, "id")?;
+    done(&acme.admin, &acme.path(&format!("/backups/{id}/drill")), json!({})).await?;
+    let restore = acme.path(&format!("/backups/{id}/restore"));
+    // No tenant can have this name: nothing of it is left, neither now nor at the next start.
+    let refused = job(&operator, &restore, json!({ "into": "operator" })).await?;
+    assert_eq!((&refused["state"], &refused["error"]["code"]), (&json!("failed"), &json!("bad-word")), "{refused}");
+    let made = done(&operator, &restore, json!({ "into": "copy" })).await?;
+    // The policy, the ceiling, the labels, and the versions of two.
+    assert_eq!((&made["renamed_count"], &made["locked"]), (&json!(5), &Value::Null), "{made}");
+    let copy = admin_of(&host, &operator, "copy").await?;
+    assert_eq!(visits(&copy).await?, "2");
+    let key = copy.admin.key.clone();
+    host.stop()?;
+
+    let host = Host::start(&place)?;
+    let copy = Tenant { name: "copy".to_owned(), admin: host.sign_in(&key).await? };
+    assert_eq!(visits(&copy).await?, "3");
+    let read = async |path: &str| -> Result<Value> { answer(copy.admin.get(&copy.path(path)).send().await?).await };
+    assert_eq!(string(&read("/policy").await?, "text")?, rule("copy"));
+    assert_eq!(string(&read("/policy/versions/1").await?, "text")?, rule("copy"));
+    let labelled = read("/policy/labels").await?["labels"]["principals"].clone();
+    assert_eq!(
+        (&labelled["copy/dev"]["training"], &labelled["acme/dev"]),
+        (&json!(["gdpr"]), &Value::Null),
+        "{labelled}"
+    );
+    let operator = host.sign_in(&operator.key).await?;
+    let ceiling = answer(operator.get(&copy.path("/ceiling")).send().await?).await?;
+    assert_eq!(string(&ceiling, "text")?, rule("copy"));
+    let all = answer(operator.get("/tenants").send().await?).await?;
+    let names: Vec<&str> =
+        all["items"].as_array().context("items")?.iter().filter_map(|one| one["name"].as_str()).collect();
+    assert_eq!(names, ["acme", "copy"]);
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use reqwest::Response;
 use ringfence_tests::{Host, Place, Session, answer, eventually, problem};
 use serde_json::{Value, json};
 
+use crate::automation::{bind, declare, point, tenant_with};
 use crate::workflows::{begin, until};
 
 async fn post(session: &Session, path: &str, key: &str, body: &Value) -> Result<Response> {
@@ -156,6 +157,51 @@ async fn who_is_invited_under_a_name_is_told_nothing_of_who_had_it_before() -> R
     let after = host.person(&acme.admin, people, "ann", "tenant-admin").await?;
     assert_eq!(code(post(&before, tokens, "k", &body).await?).await?.0, 401);
     assert_eq!(post(&after, tokens, "k", &body).await?.status(), 201, "his own first one");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_may_not_invoke_a_plugin_any_more_is_not_told_what_it_said_to_a_hook() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["first"]).await?;
+    declare(&operator, "t.validate", &point("validate", "closed")).await?;
+    bind(&acme, "t.validate", "first", json!({ "order": 1 })).await?;
+    let dev = acme.member(&host, "dev", "developer").await?;
+    let (path, body) = (acme.path("/hooks/t.validate"), json!({ "payload": { "do": "veto", "count": 1 } }));
+    let first = answer(post(&dev, &path, "k", &body).await?).await?;
+    assert_eq!(first["outcome"], "vetoed", "{first}");
+    let again = post(&dev, &path, "k", &body).await?;
+    assert_eq!(again.headers()["idempotency-replayed"], "true");
+    let forbid = "@id(\"no-dev\") forbid (principal == Ringfence::Service::\"acme/dev\", \
+        action == Ringfence::Action::\"invoke\", resource);";
+    answer(acme.admin.put(&acme.path("/policy")).json(&json!({ "text": forbid })).send().await?).await?;
+    let refused = post(&dev, &path, "k", &body).await?;
+    assert!(!refused.headers().contains_key("idempotency-replayed"));
+    let (status, said) = problem(refused).await?;
+    assert_eq!((status, said["code"].as_str()), (403, Some("denied")), "{said}");
+    assert!(said["decision_id"].is_string(), "it is on the record: {said}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_somebody_does_with_his_own_is_done_once_too() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let ann = host.person(&acme.admin, "/tenants/acme/people", "ann", "developer").await?;
+    let (path, body) = ("/zero-trust/devices", json!({ "name": "laptop" }));
+    let first = answer(post(&ann, path, "k", &body).await?).await?;
+    let again = post(&ann, path, "k", &body).await?;
+    assert_eq!(again.headers()["idempotency-replayed"], "true");
+    assert_eq!(answer(again).await?, first);
+    assert_eq!(count(&ann, path).await?, 1);
+    // What holds a secret is not kept, and not done again.
+    let (path, body) = ("/zero-trust/factors/codes", json!({}));
+    answer(post(&ann, path, "c", &body).await?).await?;
+    assert_eq!(code(post(&ann, path, "c", &body).await?).await?, (409, "idempotency-not-kept".to_owned()));
     Ok(())
 }
 

@@ -1,14 +1,17 @@
 //! Keys through the API: a start without the root key provider, rotation, disabling, destruction by two people.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use reqwest::Method;
-use ringfence_tests::{Host, Place, Session, answer, eventually, problem, string};
+use ringfence_tests::{Host, Place, Session, answer, eventually, problem, ringfence, string};
 use serde_json::{Value, json};
 
 use crate::started;
@@ -103,12 +106,117 @@ async fn a_host_without_its_root_key_provider_comes_up_locked_and_unlocks_by_its
         let (status, problem) = problem(answer).await?;
         assert_eq!((status, problem["code"].as_str()), (503, Some("host-locked")));
     }
+    let page = http.get(format!("{}/docs/errors/host-locked", host.control)).send().await?;
+    assert!(page.status() == 200 && page.text().await?.contains("Retry-After"), "it says what that means");
     serve_vault(TcpListener::bind(address)?);
     eventually("the host unlocks", async || Ok(ready().await?.0 == 200)).await?;
     let operator = host.operator().await?;
     let keys = answer(operator.get("/keys").send().await?).await?;
     assert_eq!((keys["provider"].as_str(), keys["assurance"].as_str()), (Some("vault"), Some("service")));
     host.tenant(&operator, "acme").await?;
+    Ok(())
+}
+
+/// What `ringfence` prints with `--json` about a data directory without running a host on it, and whether it went well.
+fn told(words: &[&str], data: Option<&Path>, environment: &[(&str, &str)]) -> Result<(Vec<Value>, bool)> {
+    let mut command = Command::new(ringfence()?);
+    command.args(words).arg("--json").envs(environment.iter().copied());
+    command.args(data.iter().flat_map(|data| [OsStr::new("--data"), data.as_os_str()]));
+    let output = command.output()?;
+    Ok((serde_json::from_slice(&output.stdout)?, output.status.success()))
+}
+
+/// Verdict and detail of one of the doctor's checks.
+fn verdict(checks: &[Value], name: &str) -> Result<(String, String)> {
+    let found = checks.iter().find(|one| one["check"] == name).with_context(|| format!("no check `{name}`"))?;
+    Ok((string(found, "verdict")?, string(found, "detail")?))
+}
+
+const DOCTOR: [&str; 6] = ["doctor", "--dev", "--plugins", "127.0.0.1:0", "--control", "127.0.0.1:0"];
+
+#[tokio::test]
+async fn a_root_key_that_is_gone_is_named_and_none_is_made_in_its_place() -> Result<()> {
+    let place = Place::new()?;
+    let (key, aside) = (place.data().join("root.key"), place.data().join("aside.key"));
+    let (checks, _) = told(&DOCTOR, Some(&place.data()), &[])?;
+    let (word, detail) = verdict(&checks, "root key")?;
+    assert!(word == "warn" && detail.contains(&*key.to_string_lossy()), "{word}: {detail}");
+    Host::start(&place)?.stop()?;
+    let (checks, _) = told(&DOCTOR, Some(&place.data()), &[])?;
+    let (_, detail) = verdict(&checks, "root key")?;
+    assert!(detail.contains("development"), "the doctor sees the key that the host made: {detail}");
+
+    std::fs::rename(&key, &aside)?;
+    let root = format!("file:{}", key.display());
+    let starts: [&dyn Fn() -> Result<Host>; 2] = [&|| Host::start(&place), &|| Host::start_with_root(&place, &root)];
+    for start in starts {
+        let Err(error) = start().map(drop) else { bail!("a host came up without its root key") };
+        let text = format!("{error:#}");
+        assert!(text.contains("there is no root key at") && text.contains(&*key.to_string_lossy()), "{text}");
+        assert!(!key.exists(), "another key was made in its place");
+    }
+    let (checks, is_well) = told(&DOCTOR, Some(&place.data()), &[])?;
+    let (word, detail) = verdict(&checks, "root key")?;
+    assert!(!is_well && word == "fail" && detail.contains(&*key.to_string_lossy()), "{word}: {detail}");
+
+    std::fs::rename(&aside, &key)?;
+    Host::start(&place)?.stop()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_deployed_host_that_makes_its_root_key_says_which_and_only_then() -> Result<()> {
+    const SAID: &str = "a root key was made";
+    let place = Place::new()?;
+    let key = place.data().with_extension("key").display().to_string();
+    let first = Host::start_deployed(&place)?;
+    eventually("the host says so", async || Ok(first.stderr().contains(SAID))).await?;
+    let stderr = first.stderr();
+    let line = stderr.lines().find(|line| line.contains(SAID)).unwrap_or_default();
+    assert!(line.contains("WARN") && line.contains(&key) && line.contains("keep it"), "{line}");
+    first.stop()?;
+    let second = Host::start_deployed(&place)?;
+    answer(second.operator().await?.get("/host").send().await?).await?;
+    assert!(!second.stderr().contains(SAID), "{}", second.stderr());
+    Ok(())
+}
+
+#[test]
+fn the_configuration_of_a_dev_host_names_the_root_key_beside_its_data() -> Result<()> {
+    let place = Place::new()?;
+    let data = place.data();
+    let shown = |data: Option<&Path>, environment: &[(&str, &str)]| -> Result<(String, String)> {
+        let (shown, _) = told(&["config", "show", "--dev"], data, environment)?;
+        let value = |key: &str| {
+            let found = shown.iter().find(|one| one["key"] == key).with_context(|| format!("no `{key}`"))?;
+            string(found, "value")
+        };
+        Ok((value("store.path")?, value("keys.root")?))
+    };
+    let (path, root) = (data.display().to_string(), format!("file:{}", data.join("root.key").display()));
+    assert_eq!(shown(Some(&data), &[])?, (path.clone(), root.clone()));
+    // Wherever it was said: a key in a directory that passes would leave data that nothing opens.
+    assert_eq!(shown(None, &[("RINGFENCE_STORE_PATH", &path)])?, (path, root));
+    let (path, root) = shown(None, &[])?;
+    assert!(!path.starts_with("/var/lib") && root == format!("file:{path}/root.key"), "{path} {root}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_doctor_tells_ports_of_the_running_host_from_those_that_something_else_has() -> Result<()> {
+    let (place, other) = (Place::new()?, Place::new()?);
+    let host = Host::start(&place)?;
+    let [plugins, control] = [&host.plugins, &host.control].map(|url| url.trim_start_matches("http://"));
+    let words = ["doctor", "--dev", "--plugins", plugins, "--control", control];
+    let (here, _) = told(&words, Some(&place.data()), &[])?;
+    let (there, is_well) = told(&words, Some(&other.data()), &[])?;
+    assert!(!is_well, "`serve` could not listen, and the doctor said that all is well");
+    for port in ["plugins port", "control port"] {
+        let (word, detail) = verdict(&here, port)?;
+        assert!(word == "warn" && detail.contains("by the host that runs on"), "{word}: {detail}");
+        let (word, detail) = verdict(&there, port)?;
+        assert!(word == "fail" && !detail.contains("by the host"), "{word}: {detail}");
+    }
     Ok(())
 }
 

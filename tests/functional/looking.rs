@@ -1,9 +1,12 @@
 //! What people look at: whoami, host, lists, audit log, OpenAPI.
 
-use anyhow::Result;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
 use reqwest::{Method, StatusCode};
 use ringfence_audit::{Entry, verify};
-use ringfence_tests::{Tenant, answer, problem, string};
+use ringfence_tests::{Tenant, answer, problem, ringfence, string};
 use serde_json::{Value, json};
 
 use crate::started;
@@ -141,6 +144,21 @@ async fn the_audit_log_brackets_what_was_done_and_verifies() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_log_that_is_no_terminal_has_no_colours() -> Result<()> {
+    let mut command = Command::new(ringfence()?);
+    command.args(["serve", "--dev", "--plugins", "127.0.0.1:0", "--control", "127.0.0.1:0"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let out = BufReader::new(child.stdout.take().context("a pipe")?);
+    // The last line that it says once it is up.
+    let is_up = out.lines().map_while(Result::ok).any(|line| line.trim_start().starts_with("sign in"));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)?;
+    let log = String::from_utf8(child.wait_with_output()?.stderr)?;
+    assert!(is_up && log.contains("draining"), "{log}");
+    assert!(!log.contains('\x1b'), "{log:?}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn probes_and_the_description_need_no_token_and_name_no_tenant() -> Result<()> {
     let (_place, host, operator) = started().await?;
@@ -152,6 +170,15 @@ async fn probes_and_the_description_need_no_token_and_name_no_tenant() -> Result
     }
     let (status, none) = problem(operator.get("/nothing").send().await?).await?;
     assert_eq!((status, string(&none, "code")?.as_str()), (404, "no-endpoint"));
+    let page = reqwest::get(format!("{}{}", host.control, string(&none, "type")?)).await?;
+    assert_eq!(page.status(), StatusCode::OK);
+    assert!(page.text().await?.contains("the API has no such path"));
+    let unknown = reqwest::get(format!("{}/docs/errors/zanzibar", host.control)).await?;
+    let (status, unknown) = problem(unknown).await?;
+    assert!(status == 404 && !unknown.to_string().contains("zanzibar"), "{status} {unknown}");
+    // A path would be a tenant's there.
+    let (_, refused) = problem(host.anonymous().call(Method::GET, "/acme/hello/").send().await?).await?;
+    assert_eq!(refused["type"], format!("urn:ringfence:error:{}", string(&refused, "code")?));
     let wrong = operator.request(Method::PATCH, "/tenants").send().await?;
     assert_eq!(wrong.status(), StatusCode::METHOD_NOT_ALLOWED);
     Ok(())

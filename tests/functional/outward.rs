@@ -110,6 +110,7 @@ async fn an_attack_is_found_in_an_assessment_and_a_clean_log_is_silent() -> Resu
     assert!(clean["coverage"]["rules_run"].as_array().context("rules")?.len() >= 20);
     let spots = clean["coverage"]["blind_spots"].to_string();
     assert!(spots.contains("no indicators") && spots.contains("no channel"), "{spots}");
+    assert_eq!(spots.matches("no host can see").count(), 8, "{spots}");
     let developer = acme.member(&host, "dev", "developer").await?;
     for _ in 0..3 {
         let refused = developer.put("/tenants/acme/plugins/x/grants/keyvalue").json(&json!({})).send().await?;

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use reqwest::Method;
-use ringfence_tests::{Host, Place, answer, problem, string};
+use ringfence_tests::{Host, Place, Session, answer, problem, string};
 use serde_json::{Value, json};
 
 use crate::started;
@@ -111,11 +111,80 @@ async fn a_developer_acts_as_admin_for_a_while_when_an_admin_allows_it() -> Resu
     answer(acme.admin.post(&acme.path(&format!("/approvals/{id}/approve"))).send().await?).await?;
     answer(developer.put(&acme.path("/secrets/k")).json(&json!({ "value": "v" })).send().await?).await?;
     // Separation of duties: who acts in a role that is not its own allows nobody anything.
-    let other = answer(acme.admin.post(&acme.path("/elevations")).json(&wanted).send().await?).await?;
+    let auditor = acme.member(&host, "aud", "auditor").await?;
+    let other = answer(auditor.post(&acme.path("/elevations")).json(&wanted).send().await?).await?;
     let approve = acme.path(&format!("/approvals/{}/approve", string(&other, "id")?));
     assert_eq!(developer.post(&approve).send().await?.status(), 403);
+    // Nor makes what outlasts that role, of any way to it.
+    let key = json!({ "name": "mine", "role": "tenant-admin" });
+    for made in ["/tokens", "/people"] {
+        assert_eq!(developer.post(&acme.path(made)).json(&key).send().await?.status(), 403, "{made}");
+    }
+    let text = json!({ "text": OPEN });
+    assert_eq!(developer.put(&acme.path("/policy")).json(&text).send().await?.status(), 403);
     assert!(developer.delete(&acme.path(&format!("/elevations/{id}"))).send().await?.status().is_success());
     assert_eq!(developer.put(&acme.path("/secrets/k")).json(&json!({ "value": "v" })).send().await?.status(), 403);
+    Ok(())
+}
+
+#[tokio::test]
+async fn everybody_sees_his_own_requests_for_roles_and_the_role_that_he_is_lent() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let developer = acme.member(&host, "dev", "developer").await?;
+    let auditor = acme.member(&host, "aud", "auditor").await?;
+    let (requests, roles) = (acme.path("/approvals"), acme.path("/elevations"));
+    let read = async |who: &Session, path: &str| answer(who.get(path).send().await?).await;
+    let names = |page: &Value| page["items"].as_array().map_or(0, Vec::len);
+
+    let wanted = json!({ "role": "tenant-admin", "minutes": 5, "reason": "mend the hook" });
+    let mine = string(&answer(developer.post(&roles).json(&wanted).send().await?).await?, "id")?;
+    let theirs = string(&answer(auditor.post(&roles).json(&wanted).send().await?).await?, "id")?;
+    let seen = read(&developer, &requests).await?;
+    assert_eq!((names(&seen), &seen["items"][0]["id"]), (1, &json!(mine)), "{seen}");
+    assert_eq!(names(&read(&acme.admin, &requests).await?), 2);
+    assert_eq!(names(&read(&developer, &roles).await?), 0);
+    assert_eq!(read(&developer, "/whoami").await?.get("lent"), None);
+
+    for id in [&mine, &theirs] {
+        answer(acme.admin.post(&acme.path(&format!("/approvals/{id}/approve"))).send().await?).await?;
+    }
+    let who = read(&developer, "/whoami").await?;
+    assert_eq!((&who["role"], &who["lent"]["role"]), (&json!("developer"), &json!("tenant-admin")), "{who}");
+    assert_eq!(names(&read(&developer, &roles).await?), 2, "as tenant-admin he reads all");
+    assert!(developer.delete(&format!("{roles}/{mine}")).send().await?.status().is_success());
+    assert_eq!(names(&read(&developer, &roles).await?), 0, "another's is another's");
+    assert_eq!(read(&developer, "/whoami").await?.get("lent"), None);
+
+    // What a role gives that one has already is nothing to ask an admin for.
+    for (who, role) in [(&acme.admin, "caller"), (&acme.admin, "tenant-admin"), (&developer, "caller")] {
+        let wanted = json!({ "role": role, "minutes": 5, "reason": "a look" });
+        let (status, refused) = problem(who.post(&roles).json(&wanted).send().await?).await?;
+        assert_eq!((status, refused["code"].as_str()), (422, Some("bad-role")), "{refused}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_role_that_is_held_for_a_while_ends_with_its_holder_and_not_with_his_name() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let people = acme.path("/people");
+    let before = host.person(&acme.admin, &people, "ann", "developer").await?;
+    let wanted = json!({ "role": "tenant-admin", "minutes": 5, "reason": "mend the hook" });
+    let asked = answer(before.post(&acme.path("/elevations")).json(&wanted).send().await?).await?;
+    let approve = acme.path(&format!("/approvals/{}/approve", string(&asked, "id")?));
+    answer(acme.admin.post(&approve).send().await?).await?;
+    answer(before.post(&acme.path("/elevations")).json(&wanted).send().await?).await?;
+    let (path, body) = (acme.path("/secrets/k"), json!({ "value": "v" }));
+    answer(before.put(&path).json(&body).send().await?).await?;
+    assert!(acme.admin.delete(&acme.path("/people/ann")).send().await?.status().is_success());
+    for what in ["/elevations", "/approvals"] {
+        let left = answer(acme.admin.get(&acme.path(what)).send().await?).await?;
+        assert_eq!(left["items"], json!([]), "{what}");
+    }
+    let after = host.person(&acme.admin, &people, "ann", "developer").await?;
+    assert_eq!(after.put(&path).json(&body).send().await?.status(), 403);
     Ok(())
 }
 
@@ -213,6 +282,27 @@ async fn labels_that_a_policy_reads_need_another_admin_where_there_is_one() -> R
     assert_eq!(one["labels"], labels(&["gdpr"]));
     assert_eq!(problem(acme.admin.get(&format!("{versions}/3")).send().await?).await?.0, 404);
     assert_eq!(problem(cal.get(&versions).send().await?).await?.0, 403);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_role_of_a_tenants_own_gives_its_acts_to_whom_the_labels_name() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let cal = acme.member(&host, "cal", "caller").await?;
+    let text = "@id(\"readers\") permit (principal, action == Ringfence::Action::\"read-policy\", resource) \
+        when { principal has roles && principal.roles.contains(\"policy-reader\") };";
+    answer(acme.admin.put(&acme.path("/policy")).json(&json!({ "text": text })).send().await?).await?;
+    assert_eq!(problem(cal.get(&acme.path("/policy")).send().await?).await?.0, 403);
+    let (path, named) =
+        (acme.path("/policy/labels"), |role: &str| json!({ "principals": { "acme/cal": { "roles": [role] } } }));
+    let (status, refused) = problem(acme.admin.put(&path).json(&named("tenant-admin")).send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (422, Some("bad-policy")), "{refused}");
+    answer(acme.admin.put(&path).json(&named("policy-reader")).send().await?).await?;
+    let read = answer(cal.get(&acme.path("/policy")).send().await?).await?;
+    assert_eq!(read["text"], text);
+    assert_eq!(problem(cal.put(&acme.path("/policy")).json(&json!({ "text": "" })).send().await?).await?.0, 403);
+    assert_eq!(answer(acme.admin.get(&path).send().await?).await?["labels"], named("policy-reader"));
     Ok(())
 }
 

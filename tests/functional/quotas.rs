@@ -234,6 +234,36 @@ async fn what_the_host_has_no_memory_for_is_a_503_and_not_the_tenants_quota() ->
 }
 
 #[tokio::test]
+async fn a_tenant_that_holds_most_of_the_hosts_memory_gives_some_back_and_is_told_that_it_was_its_own() -> Result<()> {
+    let place = Place::new()?;
+    let sizes = [("RINGFENCE_ENGINE_MEMORY_MIB", "19"), ("RINGFENCE_ENGINE_MEMORY_MIB_MAX", "16")];
+    let host = Host::start_with(&place, &[], &sizes)?;
+    let operator = host.operator().await?;
+    let (acme, globex) = (host.tenant(&operator, "acme").await?, host.tenant(&operator, "globex").await?);
+    let held = "[budget]\ncpu_ms = 2000\ntime_ms = 60000\nmemory_mib = 64\n";
+    ship_hostile_as(&acme, "keeper", held).await?;
+    ship_hostile(&globex).await?;
+    let keeps = tokio::spawn(acme.admin.call(Method::GET, "/acme/keeper/memory-hold?mib=12").send());
+    eventually("most of it is held", async || {
+        Ok(number(&quota(&acme.admin, "acme").await?, "use", "memory_bytes")? >= 12 << 20)
+    })
+    .await?;
+    assert_eq!(globex.fetch("hostile", "/memory-polite?mib=4").await?.1, "took 4 MiB\n");
+    let refused = keeps.await??;
+    assert_eq!(refused.headers().get("retry-after").and_then(|wait| wait.to_str().ok()), Some("1"));
+    let (status, told) = problem(refused).await?;
+    assert_eq!((status, string(&told, "code")?.as_str()), (429, "memory-share"), "{told}");
+    let log = answer(acme.admin.get(&acme.path("/audit?limit=1000")).send().await?).await?.to_string();
+    assert!(log.contains("memory-share"), "{log}");
+    let figures = operator.metrics().await?;
+    assert!(figures.contains("ringfence_memory_share_ended_total 1"), "{figures}");
+    // No quota was in the way.
+    assert_eq!(number(&quota(&acme.admin, "acme").await?, "throttled", "memory_count")?, 0);
+    assert_eq!(number(&quota(&globex.admin, "globex").await?, "throttled", "memory_count")?, 0);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_cap_on_processor_time_is_below_the_cores_that_guests_have() -> Result<()> {
     let place = Place::new()?;
     let host = Host::start_with(&place, &[], &[("RINGFENCE_ENGINE_WORKERS", "1")])?;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use ringfence_tests::{Host, Session, Tenant, answer, eventually, string};
+use reqwest::Method;
+use ringfence_tests::{Host, Session, Tenant, answer, eventually, files_under, string};
 use serde_json::{Value, json};
 
 use crate::metering::{command, text_of};
@@ -107,10 +108,16 @@ async fn the_verbs_list_show_signal_cancel_and_retry_runs_of_a_host() -> Result<
 
     let waiter = begin("waiter", "null")?;
     until(&acme, &waiter, "waiting").await?;
-    let napper = begin("napper", "3600000")?;
+    let told =
+        says(&["start", "runs", "3600000", "--workflow", "napper", "--attributes", "order=17,by=ann", "--json"])?;
+    let napper = string(&serde_json::from_str(&told)?, "id")?;
     until(&acme, &napper, "waiting").await?;
     let listed = says(&["list", "--status", "waiting", "--plugin", "runs"])?;
     assert!(listed.contains(&waiter) && listed.contains(&napper), "{listed}");
+    for search in [["--workflow", "napper"], ["--attributes", "by=ann,order=17"]] {
+        let found = says(&[&["list"][..], &search].concat())?;
+        assert!(found.contains(&napper) && !found.contains(&waiter), "{search:?}: {found}");
+    }
     let shown = says(&["show", &waiter])?;
     assert!(shown.contains("of waiter (runs@0.1.0) is waiting"), "{shown}");
     assert!(shown.contains("for signal go until ") && shown.contains("signal-awaited"), "{shown}");
@@ -134,5 +141,74 @@ async fn the_verbs_list_show_signal_cancel_and_retry_runs_of_a_host() -> Result<
     assert!(listed.contains(&picky) && !listed.contains(&napper), "{listed}");
     says(&["retry", &picky, "--from", "0"])?;
     assert_eq!(events(&until(&acme, &picky, "failed").await?, "step-done"), 2);
+    Ok(())
+}
+
+/// All records of the tenant that do not open.
+async fn damage(acme: &Tenant) -> Result<Vec<Value>> {
+    let (mut found, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = answer(acme.admin.get(&acme.path(&format!("/damage{cursor}"))).send().await?).await?;
+        found.extend(page["items"].as_array().context("items")?.iter().cloned());
+        match page["cursor"].as_str() {
+            Some(next) => cursor = format!("?cursor={next}"),
+            None => return Ok(found),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_run_whose_history_rotted_is_ended_and_removed_by_its_tenant_and_a_policy_by_an_operator_alone() -> Result<()>
+{
+    let (place, host, operator) = started().await?;
+    let acme = ready(&host, &operator).await?;
+    // Too long for their records: they lie in files of their own.
+    let long = "x".repeat(100_000);
+    let waiter = |input: &str| json!({ "plugin": "runs", "workflow": "waiter", "input": input });
+    let rotten = begin(&acme, &waiter(&long)).await?;
+    let whole = begin(&acme, &waiter("short")).await?;
+    for run in [&rotten, &whole] {
+        until(&acme, run, "waiting").await?;
+    }
+    let text = format!(
+        "{}@id(\"no-auditors\") forbid (principal, action == Ringfence::Action::\"create-token\", resource) \
+         when {{ context has asked_role && context.asked_role == Ringfence::Role::\"auditor\" }};",
+        "// words\n".repeat(10_000)
+    );
+    answer(acme.admin.put(&acme.path("/policy")).json(&json!({ "text": text })).send().await?).await?;
+    assert_eq!(damage(&acme).await?, [] as [Value; 0]);
+    for (path, mut bytes) in files_under(&place.data().join("store").join("blobs"))? {
+        if path.parent().is_some_and(|above| above.ends_with("values")) {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(path, bytes)?;
+        }
+    }
+    let found = damage(&acme).await?;
+    let (hosts, runs): (Vec<&Value>, Vec<&Value>) = found.iter().partition(|one| one["by_operator"] == true);
+    assert!(!hosts.is_empty() && hosts.iter().all(|one| one.get("within").is_none()), "{found:?}");
+    assert!(runs.len() == 1 && runs[0]["run"] == rotten.as_str(), "{found:?}");
+    let remove = async |who: &Session, one: &Value| -> Result<u16> {
+        let path = acme.path(&format!("/damage/{}", string(one, "place")?));
+        Ok(who.request(Method::DELETE, &path).send().await?.status().as_u16())
+    };
+    assert_eq!(remove(&acme.admin, hosts[0]).await?, 409, "{}", hosts[0]);
+    assert_eq!(remove(&operator, hosts[0]).await?, 204, "{}", hosts[0]);
+
+    // Its head is whole, so it is listed, and can be ended; its history cannot be shown.
+    let listed = answer(acme.admin.get(&acme.path("/runs")).send().await?).await?;
+    assert_eq!(listed["items"].as_array().map(Vec::len), Some(2), "{listed}");
+    let shown = acme.admin.get(&acme.path(&format!("/runs/{rotten}"))).send().await?;
+    assert_eq!(shown.status().as_u16(), 503);
+    let (status, ended) = act(&acme.admin, &acme, &rotten, "terminate", &json!({ "reason": "rotten" })).await?;
+    assert_eq!((status, &ended["status"]), (200, &json!("terminated")), "{ended}");
+    assert_eq!(remove(&acme.admin, runs[0]).await?, 204);
+    assert_eq!(remove(&acme.admin, runs[0]).await?, 404, "it is gone");
+    assert!(damage(&acme).await?.iter().all(|one| one["by_operator"] == true));
+    let log = answer(acme.admin.get(&acme.path("/audit?limit=1000")).send().await?).await?.to_string();
+    assert!(log.contains("BAK-006"), "{log}");
+    // The other goes on.
+    assert_eq!(act(&acme.admin, &acme, &whole, "signal", &json!({ "name": "go" })).await?.0, 200);
+    until(&acme, &whole, "completed").await?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use reqwest::{Method, StatusCode};
 use ringfence_tests::{Host, Place, answer, files_under, problem, ringfence, string};
 use serde_json::json;
 
-use crate::backups::job;
+use crate::backups::{admin_of, job};
 use crate::started;
 
 fn store(place: &Place, words: &[&str]) -> Result<Output> {
@@ -141,5 +141,74 @@ async fn a_tenant_whose_policy_rotted_starts_locked_is_named_and_is_mended_while
     assert_eq!(string(&policy, "text")?, text);
     let second = admin.fetch("/acme/visits/n").await?.1;
     assert!(second.starts_with("2 "), "{second}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_tenant_whose_policy_does_not_fit_is_locked_alone_is_named_and_is_mended_or_deleted() -> Result<()> {
+    let (place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("visits", "visits", "[budget]\ntime_ms = 20000\n", &[("keyvalue", &["default"])]).await?;
+    assert!(acme.fetch("visits", "/n").await?.1.starts_with("1 "));
+    // As long as a policy may be, and it names its tenant: under a longer name it is too long.
+    let rule = "forbid (principal == Ringfence::Service::\"acme/nobody\", \
+                action == Ringfence::Action::\"create-token\", resource);";
+    let text = format!("//{}\n{rule}", "x".repeat((2 << 20) - rule.len() - 3));
+    answer(acme.admin.put(&acme.path("/policy")).json(&json!({ "text": text })).send().await?).await?;
+    let made = job(&acme.admin, &acme.path("/backups"), json!({})).await?;
+    let restore = acme.path(&format!("/backups/{}/restore", string(&made["result"], "id")?));
+    for name in ["acme-copy", "acme-again"] {
+        let restored = job(&operator, &restore, json!({ "into": name })).await?;
+        let locked = restored["result"]["locked"].as_str().unwrap_or_default();
+        assert!(locked.starts_with("its policy cannot be put into force"), "{restored}");
+        let refused = problem(operator.get(&format!("/tenants/{name}/backups")).send().await?).await?;
+        assert_eq!((refused.0, refused.1["code"].as_str()), (423, Some("key-disabled")), "{refused:?}");
+    }
+    let key = acme.admin.key.clone();
+    host.stop()?;
+    let checked = store(&place, &["check"])?;
+    let told = said(&checked);
+    assert!(!checked.status.success(), "{told}");
+    for name in ["acme-copy", "acme-again"] {
+        assert!(told.contains(&format!("tenant `{name}`: its policy cannot be put into force")), "{told}");
+    }
+    assert!(!told.contains("tenant `acme`"), "{told}");
+
+    let host = Host::start(&place)?;
+    let operator = host.sign_in(&operator.key).await?;
+    let admin = host.sign_in(&key).await?;
+    assert!(admin.fetch("/acme/visits/n").await?.1.starts_with("2 "));
+    let told = host.stderr();
+    for name in ["acme-copy", "acme-again"] {
+        assert!(told.lines().any(|line| line.contains("a tenant is locked") && line.contains(name)), "{told}");
+    }
+    answer(operator.delete("/tenants/acme-again").send().await?).await?;
+    // What kept it locked is written anew by an operator, and nothing else is; nor anything of a tenant that is served.
+    answer(operator.post("/tenants/acme-copy/keys/enable").send().await?).await?;
+    let labels = problem(operator.put("/tenants/acme-copy/policy/labels").json(&json!({})).send().await?).await?;
+    assert_eq!((labels.0, labels.1["code"].as_str()), (409, Some("conflict")), "{labels:?}");
+    let others = problem(operator.put("/tenants/acme/policy").json(&json!({ "text": "" })).send().await?).await?;
+    assert_eq!(others.0, 403, "{others:?}");
+    let made = job(&operator, "/tenants/acme-copy/backups", json!({})).await?;
+    let unfit = string(&made["result"], "id")?;
+    answer(operator.put("/tenants/acme-copy/policy").json(&json!({ "text": "" })).send().await?).await?;
+    let copy = admin_of(&host, &operator, "acme-copy").await?;
+    assert!(copy.fetch("visits", "/n").await?.1.starts_with("2 "));
+    // Put back to it while it is served, it is locked as by a start, and mended it serves again.
+    let restore = format!("/tenants/acme-copy/backups/{unfit}/restore");
+    let restored = job(&operator, &restore, json!({ "replace": "acme-copy" })).await?;
+    assert_eq!(
+        (&restored["state"], &restored["error"]["code"]),
+        (&json!("failed"), &json!("bad-policy")),
+        "{restored}"
+    );
+    answer(operator.post("/tenants/acme-copy/keys/enable").send().await?).await?;
+    let admin = host.sign_in(&copy.admin.key).await?;
+    assert_ne!(admin.fetch("/acme-copy/visits/n").await?.0, StatusCode::OK, "its own rules are not in force");
+    answer(operator.put("/tenants/acme-copy/policy").json(&json!({ "text": "" })).send().await?).await?;
+    let second = host.sign_in(&copy.admin.key).await?.fetch("/acme-copy/visits/n").await?.1;
+    assert!(second.starts_with("2 "), "{second}");
+    let others = problem(operator.put("/tenants/acme-copy/policy").json(&json!({ "text": "" })).send().await?).await?;
+    assert_eq!(others.0, 403, "what it says is its own again: {others:?}");
     Ok(())
 }

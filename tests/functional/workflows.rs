@@ -260,6 +260,8 @@ async fn runs_are_paused_cancelled_terminated_retried_and_kept_to_their_limits()
 
     let waiter = begin(&acme, &start("waiter", Value::Null)).await?;
     until(&acme, &waiter, "waiting").await?;
+    let (status, told) = act(&acme.admin, &acme, &waiter, "signal", &json!({ "name": "bad name!" })).await?;
+    assert_eq!((status, &told["code"]), (422, &json!("bad-word")), "{told}");
     act(&acme.admin, &acme, &waiter, "pause", &none).await?;
     act(&acme.admin, &acme, &waiter, "signal", &json!({ "name": "go" })).await?;
     until(&acme, &waiter, "paused").await?;
@@ -276,9 +278,10 @@ async fn runs_are_paused_cancelled_terminated_retried_and_kept_to_their_limits()
     act(&acme.admin, &acme, &endless, "terminate", &json!({ "reason": "enough" })).await?;
     assert_eq!(until(&acme, &endless, "terminated").await?["error"], "enough");
 
-    let unknown = begin(&acme, &start("nothing", Value::Null)).await?;
-    let failed = until(&acme, &unknown, "failed").await?;
-    assert!(failed["error"].as_str().is_some_and(|error| error.contains("no workflow `nothing`")), "{failed}");
+    let unknown = acme.admin.post(&acme.path("/runs")).json(&start("nothing", Value::Null)).send().await?;
+    let (status, refused) = problem(unknown).await?;
+    assert_eq!((status, &refused["code"]), (422, &json!("no-workflow")), "{refused}");
+    assert!(string(&refused, "help")?.contains("napper"), "it says which there are: {refused}");
     Ok(())
 }
 

@@ -102,8 +102,12 @@ impl Host {
 
     /// Starts a host as one is deployed: without `--dev`, and with its root key beside the data directory.
     pub fn start_deployed(place: &Place) -> Result<Self> {
-        let root = format!("file:{}", place.data().with_extension("key").display());
-        Self::launch(place, &["serve"], &[], &[("RINGFENCE_KEYS_ROOT", &root)])
+        Self::start_with_root(place, &format!("file:{}", place.data().with_extension("key").display()))
+    }
+
+    /// The same, with the root key at an address of the test's own.
+    pub fn start_with_root(place: &Place, root: &str) -> Result<Self> {
+        Self::launch(place, &["serve"], &[], &[("RINGFENCE_KEYS_ROOT", root)])
     }
 
     fn launch(place: &Place, verb: &[&str], arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self> {

@@ -53,6 +53,7 @@ pub(crate) fn operations(tenant: &str) -> Result<Vec<(Method, String, String)>> 
                 .replace("{run}", "run_aaaaaaaaaaaaaaaaaaaaaaaaaa")
                 .replace("{review}", "rv_aaaaaaaaaaaaaaaaaaaaaaaaaa")
                 .replace("{item}", "0")
+                .replace("{place}", "0000000000000000")
                 .replace("{id}", "nothing");
             if let Some(rest) = filled.strip_prefix("/api/v1") {
                 let label = format!("{} {path}", method.to_uppercase());

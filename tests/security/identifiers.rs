@@ -14,7 +14,7 @@ use crate::started;
 
 /// Endpoints whose id is the caller's own to choose or of the caller's own place, so that nobody else's can be meant: names
 /// in a tenant, places in its log, capabilities. Those of a tenant's path are asked for another tenant in `boundary.rs`.
-const OWN_NAMES: [&str; 12] = [
+const OWN_NAMES: [&str; 13] = [
     "{tenant}",
     "{plugin}",
     "{version}",
@@ -27,6 +27,7 @@ const OWN_NAMES: [&str; 12] = [
     "{seq}",
     "{path}",
     "{item}",
+    "{place}",
 ];
 /// Endpoints with an id that are an operator's alone. The first two are asked below with what a tenant has; the third is about
 /// the log of a tenant that an operator names, and says whose hold it is (`tests/functional/audit.rs`).

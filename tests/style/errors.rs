@@ -74,6 +74,8 @@ fn every_code_is_explained_and_every_explained_code_exists() -> Result<()> {
     assert!(named.len() > 50, "only {} codes were found in the sources", named.len());
     let missing: Vec<_> = named.difference(&explained).collect();
     assert!(missing.is_empty(), "not in docs/reference/errors.md: {missing:?}");
+    let without_page: Vec<_> = named.iter().filter(|code| ringfence_control::error_page(code).is_none()).collect();
+    assert!(without_page.is_empty(), "the host has no page of {without_page:?}");
     let gone: Vec<_> = explained.difference(&named).collect();
     assert!(gone.is_empty(), "in docs/reference/errors.md but in no source: {gone:?}");
     Ok(())

@@ -2,7 +2,7 @@
 //!
 //! A round commits to the heads of all logs, writes the mirror, then asks the witnesses. Must never claim more than holds:
 //! a level is computed from what a mirror has and witnesses signed, not from what is configured. A mirror that is configured
-//! and cannot be written for [`BEHIND_MAX`] stops the logs, because what must be in two places is then in one.
+//! and cannot be written, or does not answer, for [`BEHIND_MAX`] stops the logs, because what must be in two places is then in one.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::heads::{Cover, Round};
-use crate::mirror::{Mirror, MirrorError};
+use crate::mirror::{COMMITMENTS_COUNT_MAX, Mirror, MirrorError};
 use crate::proof::InclusionProof;
 use crate::witness::{Answer, Witness, WitnessError, with_cosignatures};
 use crate::writer::unavailable;
@@ -132,19 +132,21 @@ impl Audit {
     }
 
     async fn mirror(&self, mirror: &Mirror, round: &Round) -> Result<(), MirrorError> {
-        let blocking = mirror.clone();
-        let (have, root) = run(move || blocking.root()).await?;
-        let other = || MirrorError::Other(format!("size {have}"));
+        let (mut have, root) = mirror.run(Mirror::root).await?;
+        let other = |size: u64| MirrorError::Other(format!("size {size}"));
         // What the mirror has must be the beginning of what there is, whoever wrote it.
-        if have > round.to || self.heads_root(have).await.map_err(|_| other())? != root {
-            return Err(other());
+        if have > round.to || self.heads_root(have).await.map_err(|_| other(have))? != root {
+            return Err(other(have));
         }
-        if have == round.to {
-            return Ok(());
+        while have < round.to {
+            let to = round.to.min(have.saturating_add(COMMITMENTS_COUNT_MAX));
+            let root = self.heads_root(to).await.map_err(|_| other(have))?;
+            let added = self.commitments(have, to).await.map_err(|_| other(have))?;
+            let checkpoint = self.sign_heads(to, &root);
+            mirror.run(move |mirror| mirror.write(to, &checkpoint, &added)).await?;
+            have = to;
         }
-        let added = self.commitments(have, round.to).await.map_err(|_| other())?;
-        let (mirror, size, checkpoint) = (mirror.clone(), round.to, round.checkpoint.clone());
-        run(move || mirror.write(size, &checkpoint, &added)).await
+        Ok(())
     }
 
     fn mirrored(&self, size: u64, written: Result<(), MirrorError>) {
@@ -212,14 +214,4 @@ impl Audit {
 
 fn cosigned_key() -> Key {
     Key::new(["heads-cosigned"])
-}
-
-/// Blocking work on a thread for it.
-async fn run<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, MirrorError> + Send + 'static,
-) -> Result<T, MirrorError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(MirrorError::Io(std::io::Error::other(error))),
-    }
 }

@@ -58,6 +58,8 @@ pub(crate) struct Handle {
     batch: Arc<Batch>,
     /// Entries that the log of logs covers; 0 when that is not known.
     covered: Arc<AtomicU64>,
+    /// When its turn to be covered was last, as one more than the leaves of the log of logs then; 0 for never.
+    turn: Arc<AtomicU64>,
     /// Whether the log's second place took what it was last asked to take.
     takes: Arc<AtomicBool>,
 }
@@ -283,17 +285,31 @@ impl Audit {
         self.writers().remove(&store.uid());
     }
 
-    /// The logs that grew since they were covered last.
+    /// The logs that grew since they were covered last; whose turn is longest ago comes first.
     pub(crate) async fn grown(&self) -> Vec<Log> {
-        let handles: Vec<Handle> = self.writers().values().cloned().collect();
+        // All at once: one that does not answer keeps no other waiting.
+        let ask_one = |handle: Handle| {
+            self.inner.runtime.spawn(async move {
+                let state = ask(&handle, Command::State).await;
+                (handle, state)
+            })
+        };
+        let asked: Vec<_> = self.all_handles().into_iter().map(ask_one).collect();
         let mut grown = Vec::new();
-        for handle in handles {
-            match ask(&handle, Command::State).await {
-                Ok(state) if state.frontier.size() > handle.covered.load(Ordering::Relaxed) => grown.push(handle.log),
-                _ => {}
+        for answer in asked {
+            if let Ok((handle, Ok(state))) = answer.await
+                && state.frontier.size() > handle.covered.load(Ordering::Relaxed)
+            {
+                grown.push((handle.turn.load(Ordering::Relaxed), handle.log));
             }
         }
-        grown
+        grown.sort_by_key(|(turn, _)| *turn);
+        grown.into_iter().map(|(_, log)| log).collect()
+    }
+
+    /// It is a log's turn to be covered, when the log of logs has so many leaves.
+    pub(crate) fn turned(&self, log: &Log, leaves_count: u64) {
+        self.handle(log).turn.store(leaves_count.saturating_add(1), Ordering::Relaxed);
     }
 
     /// A log is covered up to this size.
@@ -383,8 +399,9 @@ impl Audit {
             return handle.clone();
         }
         let (commands, receiver) = mpsc::channel(QUEUE_COUNT_MAX);
-        let (batch, covered, takes) = (Arc::new(Batch::default()), Arc::default(), Arc::new(AtomicBool::new(true)));
-        let handle = Handle { log: log.clone(), commands, batch, covered, takes };
+        let (batch, covered, turn) = (Arc::new(Batch::default()), Arc::default(), Arc::default());
+        let takes = Arc::new(AtomicBool::new(true));
+        let handle = Handle { log: log.clone(), commands, batch, covered, turn, takes };
         writers.insert(store.uid(), handle.clone());
         let (shared, batch) = (Arc::clone(&self.inner.shared), Arc::clone(&handle.batch));
         let writer = Writer::new(shared, log.clone(), store, self.origin(log), batch, Arc::clone(&handle.takes));

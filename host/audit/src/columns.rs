@@ -200,6 +200,8 @@ mod tests {
         let reader = reader(file.clone());
         let groups: Vec<i64> = reader.metadata().row_groups().iter().map(|group| group.num_rows()).collect();
         assert_eq!(groups, [2, 3, 1]);
+        let columns = reader.metadata().row_groups().iter().flat_map(|group| group.columns());
+        assert!(columns.map(|column| column.compression()).all(|codec| codec == Compression::SNAPPY));
         let read: Vec<_> = reader.get_row_iter(None).unwrap().map(Result::unwrap).collect();
         assert_eq!((read[3].get_long(0).unwrap(), read[3].get_timestamp_millis(1).unwrap()), (3, MS_PER_DAY + 1));
         assert_eq!(read[3].get_string(7).unwrap(), "acme/ada ü \u{1F600}");

@@ -15,11 +15,12 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::Entry;
+use crate::anchor::Level;
 use crate::beginning::Beginning;
 use crate::columns::{self, to_parquet};
-use crate::envelope::{Envelope, canonical_body, commitment, hex, link};
+use crate::envelope::{Envelope, hex, link};
 use crate::key_change::{KeyChange, Trust};
-use crate::look::Shown;
+use crate::look::{Body, Shown, look};
 use crate::note::SignedHead;
 use crate::proof::InclusionProof;
 use crate::table::to_csv;
@@ -65,6 +66,16 @@ pub enum Coverage {
     Filtered,
 }
 
+/// How far a log was anchored outside the host when an archive was made, by the host's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SaidAnchor {
+    /// The level.
+    pub level: Level,
+    /// Of how many entries of the log; what follows them has `L0`.
+    pub size: u64,
+}
+
 /// What an archive says about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -91,6 +102,9 @@ pub struct Manifest {
     pub last_time_ms: Option<i64>,
     /// Entries.
     pub entries_count: u64,
+    /// How far the log was anchored; absent in archives of before this was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchor: Option<SaidAnchor>,
     /// What was taken out of bodies.
     pub redacted: Vec<String>,
     /// SHA-256 of each file, hex.
@@ -112,6 +126,8 @@ pub struct Content {
     pub coverage: Coverage,
     /// What was asked for.
     pub query: Value,
+    /// How far the log is anchored.
+    pub anchor: SaidAnchor,
     /// What was taken out of bodies.
     pub redacted: Vec<String>,
     /// The entries in order.
@@ -143,6 +159,11 @@ pub struct Checked {
     pub whole: bool,
     /// Entries whose body was withheld or redacted, so that only the commitment is covered.
     pub bodies_withheld: u64,
+    /// Of those, the ones whose body is shown all the same: without its salt nothing proves what it says.
+    pub bodies_bare: u64,
+    /// Size of the older checkpoint, when nothing here shows that the log continues it: a part is shown, or what is of before it
+    /// was deleted.
+    pub unreached: Option<u64>,
 }
 
 /// Why an archive is not what it should be.
@@ -204,6 +225,7 @@ pub fn archive(content: &Content, sign: impl FnOnce(&str) -> String) -> Result<V
         first_time_ms: content.rows.first().and_then(time_of),
         last_time_ms: content.rows.last().and_then(time_of),
         entries_count: content.rows.len() as u64,
+        anchor: Some(content.anchor),
         redacted: content.redacted.clone(),
         files: files.iter().map(|(name, bytes)| (name.clone(), digest(bytes))).collect(),
     };
@@ -244,29 +266,43 @@ pub fn check(archive: impl std::io::Read, vkey: Option<&str>, previous: Option<&
     let start = beginning.as_ref().map_or(0, |beginning| beginning.size);
     let whole = manifest.coverage == Coverage::Complete
         && entries.lines().count() as u64 == head.size.saturating_sub(start)
-        && rows(entries.lines().take(1))?.first().is_none_or(|row| row.seq == start);
+        && rows_of(entries.lines().take(1))?.first().is_none_or(|row| row.seq == start);
     // A whole log in nothing but lines is never read into rows: that takes longer than all its hashes.
     let rows = match whole && !files.contains_key(CSV) && !files.contains_key(PARQUET) {
         true => Vec::new(),
-        false => rows(entries.lines())?,
+        false => rows_of(entries.lines())?,
     };
     check_tables(&files, &rows)?;
-    let bodies_withheld = if whole {
+    // SECURITY: what shows a body without its salt says in the signed manifest that something was taken out, or it is at fault:
+    // nobody lays a forged body by leaving its salt away.
+    let may_lack_salts = !manifest.redacted.is_empty();
+    let (bodies, unreached) = if whole {
         let claim = Claim {
             previous,
             beginning: beginning.as_ref(),
             changes: &changes,
+            may_lack_salts,
             ..Claim::new(&manifest.origin, vkey, text("checkpoint")?)
         };
         let verified = verify_claim(&claim, entries.lines().map(Shown::Line)).map_err(|fault| match fault {
             Fault::Unreadable { .. } => ExportError::FileAltered(ENTRIES.to_owned()),
             fault => fault.into(),
         });
-        verified?.bodies_withheld
+        let verified = verified?;
+        let first = rows_of(entries.lines().take(1))?;
+        let last = rows_of(entries.lines().next_back().into_iter())?;
+        check_ends(&manifest, first.first(), last.first(), verified.entries)?;
+        (Unchecked { withheld: verified.bodies_withheld, bare: verified.bodies_bare }, verified.unreached)
     } else {
-        check_part(&manifest, &rows, &head, &files)?
+        let older = previous.map(|previous| trust.open(previous).ok_or(Fault::BadSignature)).transpose()?;
+        if older.as_ref().is_some_and(|old| old.size > head.size || (old.size == head.size && old.root != head.root)) {
+            return Err(Fault::RolledBack.into());
+        }
+        let unreached = older.map(|old| old.size).filter(|size| *size < head.size);
+        (check_part(&manifest, &rows, entries, &head, &files)?, unreached)
     };
-    Ok(Checked { manifest, head, whole, bodies_withheld })
+    let Unchecked { withheld: bodies_withheld, bare: bodies_bare } = bodies;
+    Ok(Checked { manifest, head, whole, bodies_withheld, bodies_bare, unreached })
 }
 
 /// Checks that the tables, where there are any, say what the entries do.
@@ -293,22 +329,38 @@ fn parsed<T: serde::de::DeserializeOwned>(
     read.map_err(|_| ExportError::FileAltered(name.to_owned()))
 }
 
-/// Checks a part of a log. Bodies that are withheld are counted.
+/// Bodies that could not be checked against their commitment.
+#[derive(Debug, Clone, Copy, Default)]
+struct Unchecked {
+    /// All of them.
+    withheld: u64,
+    /// Those that are shown all the same.
+    bare: u64,
+}
+
+/// Checks that a manifest says of its entries how many there are, and which and of when the first and the last.
+fn check_ends(manifest: &Manifest, first: Option<&Row>, last: Option<&Row>, count: u64) -> Result<(), ExportError> {
+    let ends = [manifest.first_seq, manifest.last_seq] == [first, last].map(|row| row.map(|row| row.seq));
+    let times = [manifest.first_time_ms, manifest.last_time_ms];
+    // Archives from before the times were told have none.
+    let fits = times == [None, None] || times == [first, last].map(|row| row.and_then(time_of));
+    if ends && fits && manifest.entries_count == count {
+        return Ok(());
+    }
+    Err(ExportError::FileAltered(ENTRIES.to_owned()))
+}
+
+/// Checks a part of a log, of which `entries` are the lines and `rows` what they say. Bodies that cannot be checked are counted.
 fn check_part(
     manifest: &Manifest,
     rows: &[Row],
+    entries: &str,
     head: &SignedHead,
     files: &BTreeMap<String, Vec<u8>>,
-) -> Result<u64, ExportError> {
-    let ends = [manifest.first_seq, manifest.last_seq] == [rows.first(), rows.last()].map(|row| row.map(|row| row.seq));
-    let times = [manifest.first_time_ms, manifest.last_time_ms];
-    // Archives from before the times were told have none.
-    let fits = times == [None, None] || times == [rows.first(), rows.last()].map(|row| row.and_then(time_of));
-    if !ends || !fits || manifest.entries_count != rows.len() as u64 {
-        return Err(ExportError::FileAltered(ENTRIES.to_owned()));
-    }
-    let (mut withheld, mut before): (u64, Option<(u64, Hash)>) = (0, None);
-    for row in rows {
+) -> Result<Unchecked, ExportError> {
+    check_ends(manifest, rows.first(), rows.last(), rows.len() as u64)?;
+    let (mut unchecked, mut before): (_, Option<(u64, Hash)>) = (Unchecked::default(), None);
+    for (row, line) in rows.iter().zip(entries.lines()) {
         let seq = row.seq;
         let envelope: Envelope = serde_json::from_str(&row.entry.envelope).map_err(|_| Fault::Altered { seq })?;
         if envelope.seq != seq {
@@ -325,7 +377,7 @@ fn check_part(
             (Coverage::Filtered, _) => check_path(row, head)?,
             _ => {}
         }
-        withheld += check_body(row, &envelope)?;
+        check_shown(seq, line, !manifest.redacted.is_empty(), &mut unchecked)?;
         before = Some((seq, link(&row.entry.envelope)));
     }
     let mut proven = rows.first().into_iter().chain(rows.last());
@@ -335,9 +387,9 @@ fn check_part(
         let proof = proof.and_then(InclusionProof::parse).ok_or(Fault::Altered { seq: row.seq })?;
         let leaf = leaf_hash(row.entry.envelope.as_bytes());
         let holds = proof.index == row.seq && verify_inclusion(row.seq, head.size, &leaf, &proof.path, &head.root);
-        if holds { Ok(withheld) } else { Err(ExportError::from(Fault::Altered { seq: row.seq })) }.map(drop)
+        if holds { Ok(()) } else { Err(ExportError::from(Fault::Altered { seq: row.seq })) }
     })?;
-    Ok(withheld)
+    Ok(unchecked)
 }
 
 fn check_path(row: &Row, head: &SignedHead) -> Result<(), ExportError> {
@@ -348,22 +400,30 @@ fn check_path(row: &Row, head: &SignedHead) -> Result<(), ExportError> {
     if holds { Ok(()) } else { Err(Fault::Altered { seq: row.seq }.into()) }
 }
 
-/// 1 for a body that is withheld, 0 for one that is what the envelope commits to.
-fn check_body(row: &Row, envelope: &Envelope) -> Result<u64, ExportError> {
-    let (Some(body), false) = (&row.entry.body, row.entry.salt.is_empty()) else { return Ok(1) };
-    let salt = HEXLOWER.decode(row.entry.salt.as_bytes()).ok();
-    let holds = match (salt, canonical_body(body)) {
-        (Some(salt), Ok(text)) => hex(&commitment(&salt, &text)) == envelope.body_sha256,
-        _ => false,
-    };
-    if holds { Ok(0) } else { Err(Fault::BodyAltered { seq: row.seq }.into()) }
+/// Checks what a line shows beside its envelope, as the check of a whole log does. A body that cannot be checked is counted.
+fn check_shown(seq: u64, line: &str, may_lack_salts: bool, unchecked: &mut Unchecked) -> Result<(), ExportError> {
+    // Whose it is shows its place in the tree.
+    let seen = look(Shown::Line(line), "");
+    if !seen.is_itself {
+        return Err(Fault::Altered { seq }.into());
+    }
+    match seen.body {
+        Body::Committed => {}
+        Body::Withheld => unchecked.withheld += 1,
+        Body::Bare if may_lack_salts => {
+            unchecked.withheld += 1;
+            unchecked.bare += 1;
+        }
+        Body::Bare | Body::Other => return Err(Fault::BodyAltered { seq }.into()),
+    }
+    Ok(())
 }
 
 fn time_of(row: &Row) -> Option<i64> {
     serde_json::from_str::<Envelope>(&row.entry.envelope).ok().map(|envelope| envelope.time)
 }
 
-fn rows<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Vec<Row>, ExportError> {
+fn rows_of<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Vec<Row>, ExportError> {
     let parsed = lines.map(serde_json::from_str::<Row>).collect::<Result<Vec<_>, _>>();
     parsed.map_err(|_| ExportError::FileAltered(ENTRIES.to_owned()))
 }

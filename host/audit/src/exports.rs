@@ -5,7 +5,8 @@
 use serde_json::Value;
 
 use crate::envelope::hex;
-use crate::export::{Content, Coverage, Row, Table};
+use crate::export::{Content, Coverage, Row, SaidAnchor, Table};
+use crate::note::claimed_head;
 use crate::proof::InclusionProof;
 use crate::tree::inclusion_spans;
 use crate::{Audit, AuditError, Entry, Log};
@@ -81,6 +82,9 @@ impl Audit {
         // A sweep may have gone on meanwhile: then the entries themselves show that they are not the first any more.
         let beginning = self.beginning(log).await?.filter(|beginning| beginning.size == from);
         let changes = self.keys(log).await?.changes;
+        let anchored = self.anchored(log).await?;
+        let covered = anchored.cover.and_then(|cover| claimed_head(&cover.checkpoint));
+        let anchor = SaidAnchor { level: anchored.level, size: covered.map_or(0, |head| head.size) };
         let content = Content {
             origin,
             vkey,
@@ -88,6 +92,7 @@ impl Audit {
             created_ms,
             coverage,
             query,
+            anchor,
             redacted,
             rows,
             ends,

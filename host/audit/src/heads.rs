@@ -17,7 +17,7 @@ use crate::tree::{Frontier, Hash, consistency_spans, inclusion_spans, leaf_hash}
 use crate::writer::unavailable;
 use crate::{Audit, AuditError, Log};
 
-/// LIMIT: heads written in one batch.
+/// LIMIT: heads written in one batch; of more logs that grew, the others have their turn in the next round.
 const HEADS_COUNT_MAX: usize = 512;
 const TILES: &str = "heads-tile";
 
@@ -113,6 +113,7 @@ impl Audit {
         let mut edge = shelf.edge(from, &HeadLeaves(&platform)).await.map_err(tiled)?;
         let (mut frontier, mut ops, mut covers, mut added) = (heads.frontier, Vec::new(), Vec::new(), Vec::new());
         for log in self.grown().await.into_iter().take(HEADS_COUNT_MAX) {
+            self.turned(&log, from);
             // A log that cannot be read now is covered in a later round, and holds nobody else up.
             let Ok(checkpoint) = self.checkpoint(&log).await else { continue };
             let stored: Option<StoredCover> = self.store(&log).get_json(&cover_key()).await.ok().flatten();
@@ -221,7 +222,8 @@ impl Audit {
         self.shared().ring().verifier(&self.heads_origin())
     }
 
-    fn sign_heads(&self, size: u64, root: &Hash) -> String {
+    /// Signs what the log of logs was at a size.
+    pub(crate) fn sign_heads(&self, size: u64, root: &Hash) -> String {
         self.sign_head(&SignedHead { origin: self.heads_origin(), size, root: *root })
     }
 }

@@ -31,8 +31,8 @@ const PART_COUNT: usize = 64;
 pub enum Shown<'a> {
     /// As a log lists it.
     Entry(Entry),
-    /// As a line of an export has it: a JSON object with `envelope`, `body`, `salt` and, when it likes, `leaf_hash`. Cheaper,
-    /// since a body is hashed as it is written.
+    /// As a line of an export has it: a JSON object with `envelope`, `body`, `salt` and, when it likes, `seq` and `leaf_hash`.
+    /// Cheaper, since a body is hashed as it is written.
     Line(&'a str),
 }
 
@@ -53,6 +53,8 @@ struct Line<'a> {
     salt: &'a str,
     #[serde(default)]
     leaf_hash: &'a str,
+    #[serde(default)]
+    seq: Option<u64>,
 }
 
 /// What is read of an envelope; everything else is covered by the hashes. None of these is ever written with escapes.
@@ -82,10 +84,10 @@ pub(crate) struct Seen {
     pub(crate) leaf: Hash,
     /// What its successor must point back to.
     pub(crate) link: Hash,
-    /// Whether the leaf hash shown beside it is its own, when one is.
-    pub(crate) is_own_leaf: bool,
+    /// Whether the leaf hash and the place shown beside it are its own, when they are shown.
+    pub(crate) is_itself: bool,
     pub(crate) body: Body,
-    /// The body of an entry about the log itself, which has to say certain things.
+    /// The body of an entry about the log itself, which has to say certain things; none when nothing proves it.
     pub(crate) about: Option<Value>,
 }
 
@@ -109,7 +111,11 @@ pub(crate) enum Subject {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Body {
+    /// Not shown.
     Withheld,
+    /// Shown, and nothing proves it: without its salt, as after something was taken out, no body can be told from another.
+    /// SECURITY: never counts as checked.
+    Bare,
     Committed,
     /// Not the one that the envelope commits to.
     Other,
@@ -288,21 +294,25 @@ fn look_at_all(shown: Vec<Shown<'_>>, tenant: &str) -> Vec<Seen> {
     shown.into_iter().map(|shown| look(shown, tenant)).collect()
 }
 
-fn look(shown: Shown<'_>, tenant: &str) -> Seen {
+pub(crate) fn look(shown: Shown<'_>, tenant: &str) -> Seen {
     match shown {
         Shown::Entry(Entry { envelope, leaf_hash, body, salt }) => {
             look_at(envelope, &leaf_hash, body.map(Cited::Read), &salt, tenant)
         }
         Shown::Line(line) => match serde_json::from_str::<Line<'_>>(line) {
-            Ok(Line { envelope, body, salt, leaf_hash }) => {
-                look_at(envelope.into_owned(), leaf_hash, body.map(|body| Cited::Text(body.get())), salt, tenant)
+            Ok(Line { envelope, body, salt, leaf_hash, seq }) => {
+                let body = body.map(|body| Cited::Text(body.get()));
+                let mut seen = look_at(envelope.into_owned(), leaf_hash, body, salt, tenant);
+                let own = seen.says.as_ref().map(|says| says.seq);
+                seen.is_itself &= seq.is_none() || own.is_none() || seq == own;
+                seen
             }
             Err(_) => Seen {
                 envelope: None,
                 says: None,
                 leaf: Hash::default(),
                 link: Hash::default(),
-                is_own_leaf: false,
+                is_itself: false,
                 body: Body::Other,
                 about: None,
             },
@@ -318,7 +328,7 @@ enum Cited<'a> {
 
 fn look_at(envelope: String, leaf_text: &str, body: Option<Cited<'_>>, salt: &str, tenant: &str) -> Seen {
     let leaf = leaf_hash(envelope.as_bytes());
-    let is_own_leaf = leaf_text.is_empty() || hash(leaf_text) == Some(leaf);
+    let is_itself = leaf_text.is_empty() || hash(leaf_text) == Some(leaf);
     let (mut says, mut seen_body, mut about) = (None, Body::Withheld, None);
     if let Some(marks) = Marks::read(&envelope) {
         let subject = match marks.code {
@@ -326,16 +336,24 @@ fn look_at(envelope: String, leaf_text: &str, body: Option<Cited<'_>>, salt: &st
             codes::SHARD_DELETING => Subject::Deletion,
             _ => Subject::Other,
         };
-        if let (Some(body), Some(committed)) = (&body, marks.body_sha256) {
-            seen_body = if is_committed(body, salt, committed) { Body::Committed } else { Body::Other };
-        }
+        seen_body = match (&body, marks.body_sha256) {
+            (None, _) => Body::Withheld,
+            (Some(body), Some(committed)) if !salt.is_empty() => {
+                if is_committed(body, salt, committed) {
+                    Body::Committed
+                } else {
+                    Body::Other
+                }
+            }
+            (Some(_), _) => Body::Bare,
+        };
         let (is_ours, prev) = (marks.tenant_uid == tenant, hash(marks.prev));
         says = Some(Says { seq: marks.seq, prev, is_ours, subject });
-        if subject != Subject::Other {
+        if subject != Subject::Other && seen_body == Body::Committed {
             about = body.and_then(Cited::read);
         }
     }
-    Seen { link: link(&envelope), envelope: Some(envelope), says, leaf, is_own_leaf, body: seen_body, about }
+    Seen { link: link(&envelope), envelope: Some(envelope), says, leaf, is_itself, body: seen_body, about }
 }
 
 /// Whether a body is the one that `committed` commits to. The commitment is over the canonical form, in which most are written:
@@ -464,6 +482,31 @@ mod tests {
         }
         assert!(seen(&line("null", &committed)).body == Body::Withheld);
         assert!(seen(&line(r#"{"a":1,"b":[true]}"#, &committed.to_uppercase())).body == Body::Other);
+    }
+
+    #[test]
+    fn a_body_that_nothing_proves_is_no_committed_one_and_says_nothing_of_the_log() {
+        let body = r#"{"a":1}"#;
+        let whole = line(body, &hex(&commitment(&[0xab], body)));
+        let without = [whole.replace(r#""salt":"ab""#, r#""salt":"""#), whole.replace(r#","salt":"ab""#, "")];
+        let of_no_salt = line(body, &hex(&commitment(&[], body))).replace(r#""salt":"ab""#, r#""salt":"""#);
+        let uncommitted = whole.replace("body_sha256", "body_sha255");
+        for bare in without.into_iter().chain([of_no_salt, uncommitted]) {
+            let seen = seen(&bare);
+            assert!(seen.body == Body::Bare && seen.about.is_none(), "{bare}");
+        }
+        assert!(seen(&whole.replace(r#""salt":"ab""#, r#""salt":"zz""#)).body == Body::Other);
+    }
+
+    #[test]
+    fn an_entry_shown_at_another_place_or_beside_another_leaf_is_not_itself() {
+        let whole = line("null", &hex(&[1; 32]));
+        assert!(seen(&whole).is_itself);
+        assert!(seen(&whole.replace(r#"{"seq":7,"#, "{")).is_itself, "neither need be shown");
+        for other in [r#"{"seq":8,"#, r#"{"leaf_hash":"ab","#] {
+            assert!(!seen(&whole.replace(r#"{"seq":7,"#, other)).is_itself, "{other}");
+        }
+        assert!(seen(&whole.replace(r#"{"seq":7,"#, r#"{"seq":7,"seq":8,"#)).envelope.is_none());
     }
 
     #[test]

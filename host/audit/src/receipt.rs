@@ -67,6 +67,9 @@ pub enum ReceiptFault {
     /// Changed, cut, or signed by somebody else.
     #[error("the signature does not fit the receipt and the key")]
     BadSignature,
+    /// It does not begin as receipts do.
+    #[error("this is no usage receipt: its first line is not `ringfence usage receipt v1`")]
+    Untitled,
     /// Signed, and not a receipt in canonical form.
     #[error("the text is not a usage receipt")]
     Malformed,
@@ -148,7 +151,12 @@ pub(crate) fn hash(text: &str) -> String {
 /// Checks one receipt against a verifier key (`name+hash+key`), offline: signature, form, whose it is, sums.
 pub fn verify(note: &str, vkey: &str) -> Result<VerifiedReceipt, ReceiptFault> {
     let verifier = Verifier::parse(vkey).ok_or(ReceiptFault::BadKey)?;
-    let (receipt, text): (UsageReceipt, String) = signed::open(TITLE, note, &verifier, RECEIPT_BYTES_MAX)?;
+    let opened = signed::open(TITLE, note, &verifier, RECEIPT_BYTES_MAX);
+    let (receipt, text): (UsageReceipt, String) = opened.map_err(|unread| match unread {
+        // What a terminal or a mail put in front of it is no forgery.
+        Unread::Signature if note.lines().next() != Some(TITLE) => ReceiptFault::Untitled,
+        unread => unread.into(),
+    })?;
     if verifier.name() != format!("{}/audit/tenant/{}", receipt.host, receipt.tenant) {
         return Err(ReceiptFault::AnotherTenant);
     }

@@ -38,13 +38,27 @@ pub struct Claim<'a> {
     /// LIMIT: threads that look at entries, the caller's among them; never more than there are cores. One in a host, which
     /// has guests.
     pub threads_count_max: usize,
+    /// Whether bodies may be shown without their salt, as they are to whom not all is shown. They are counted and never taken
+    /// for checked; where this is false such a body is a fault.
+    pub may_lack_salts: bool,
 }
 
 impl<'a> Claim<'a> {
     /// A whole log under one key.
     pub fn new(origin: &'a str, vkey: &'a str, checkpoint: &'a str) -> Self {
         let (previous, beginning, cosigner) = (None, None, None);
-        Self { origin, vkey, checkpoint, previous, beginning, changes: &[], cosigner, threads_count_max: usize::MAX }
+        let (threads_count_max, may_lack_salts) = (usize::MAX, false);
+        Self {
+            origin,
+            vkey,
+            checkpoint,
+            previous,
+            beginning,
+            changes: &[],
+            cosigner,
+            threads_count_max,
+            may_lack_salts,
+        }
     }
 }
 
@@ -59,8 +73,10 @@ pub struct Verified {
     pub unreached: Option<u64>,
     /// The newest key that follows from the known one.
     pub vkey: String,
-    /// Of these, entries whose body was not shown, so that only its commitment is covered.
+    /// Of these, entries whose body was not shown, or without its salt, so that only its commitment is covered.
     pub bodies_withheld: u64,
+    /// Of those in turn, the ones that are shown without their salt: nothing proves what they say.
+    pub bodies_bare: u64,
     /// What the checkpoint says.
     pub head: SignedHead,
     /// Hash that the next entry will point back to.
@@ -208,7 +224,9 @@ struct Walk<'a> {
     chain_head: Option<Hash>,
     from: u64,
     frontier: Frontier,
+    may_lack_salts: bool,
     bodies_withheld: u64,
+    bodies_bare: u64,
     head: SignedHead,
     /// Older heads that the walk must come by.
     older: Vec<SignedHead>,
@@ -228,7 +246,9 @@ impl<'a> Walk<'a> {
             chain_head: Some(genesis(claim.origin)),
             from: 0,
             frontier: Frontier::new(),
+            may_lack_salts: claim.may_lack_salts,
             bodies_withheld: 0,
+            bodies_bare: 0,
             head,
             older: Vec::new(),
             unreached: None,
@@ -292,7 +312,7 @@ impl<'a> Walk<'a> {
         let envelope = seen.envelope.as_deref().ok_or(Fault::Unreadable { seq })?;
         let says = seen.says.as_ref().ok_or(Fault::Altered { seq })?;
         self.check_place(says, envelope, &seen, next)?;
-        if !seen.is_own_leaf {
+        if !seen.is_itself {
             return Err(Fault::Altered { seq }.into());
         }
         self.check_body(&seen, next)?;
@@ -353,8 +373,12 @@ impl<'a> Walk<'a> {
         match seen.body {
             Body::Committed => {}
             Body::Withheld => self.bodies_withheld += 1,
-            Body::Other if self.is_vouched(seen, next) => return Err(Fault::BodyAltered { seq }),
-            Body::Other => return Err(Fault::Altered { seq }),
+            Body::Bare if self.may_lack_salts => {
+                self.bodies_withheld += 1;
+                self.bodies_bare += 1;
+            }
+            Body::Bare | Body::Other if self.is_vouched(seen, next) => return Err(Fault::BodyAltered { seq }),
+            Body::Bare | Body::Other => return Err(Fault::Altered { seq }),
         }
         Ok(())
     }
@@ -405,6 +429,7 @@ impl<'a> Walk<'a> {
             unreached: self.unreached,
             vkey: self.vkey,
             bodies_withheld: self.bodies_withheld,
+            bodies_bare: self.bodies_bare,
             head: self.head,
             chain_head: self.chain_head.unwrap_or_default(),
         })

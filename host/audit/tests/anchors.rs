@@ -18,13 +18,15 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use data_encoding::{BASE64, HEXLOWER};
 use ringfence_audit::anchor::{Anchors, Level};
+use ringfence_audit::export::check;
 use ringfence_audit::heads::{head_commitment, verify_cover};
 use ringfence_audit::mirror::Mirror;
 use ringfence_audit::note::{SignedHead, Verifier};
 use ringfence_audit::tree::{Hash, verify_consistency};
 use ringfence_audit::witness::Witness;
-use ringfence_audit::{AuditError, Log};
+use ringfence_audit::{AuditError, Entry, Log, Selection};
 use ringfence_keys::SigningKey;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use world::{World, pushed};
 
@@ -170,6 +172,25 @@ async fn a_witness_that_saw_more_does_not_sign_and_the_level_does_not_rise() {
     assert_eq!(audit.anchored(&acme).await.unwrap().level, Level::L0);
 }
 
+#[tokio::test]
+async fn of_more_logs_than_a_round_covers_each_has_its_turn() {
+    let world = World::new().await;
+    let mut logs = Vec::new();
+    for number in 0..520 {
+        logs.push(Log::Tenant(world.tenant(&format!("t{number}")).await));
+    }
+    let audit = world.open().await;
+    for _ in 0..2 {
+        for log in &logs {
+            audit.record(log, pushed()).await.unwrap();
+        }
+        audit.cover().await.unwrap();
+    }
+    for log in &logs {
+        assert!(audit.cover_of(log).await.unwrap().is_some(), "{}", audit.origin(log));
+    }
+}
+
 fn mirrored(dir: &tempfile::TempDir) -> Anchors {
     let dir = Dir::open_ambient_dir(dir.path(), ambient_authority()).unwrap();
     Anchors { every: Duration::from_secs(1), witnesses: Vec::new(), mirror: Some(Mirror::new(dir)) }
@@ -192,6 +213,15 @@ async fn a_mirror_has_every_head_once_and_the_tree_can_be_made_of_it() {
     assert_eq!((size, root), (round.to, round.root));
     let anchored = audit.anchored(&acme).await.unwrap();
     assert_eq!(anchored.level, Level::L2);
+    // An archive says so, and of how much: what comes later is not anchored yet.
+    audit.record(&acme, pushed()).await.unwrap();
+    let nothing = |_: &mut Entry| Vec::<String>::new();
+    let all =
+        Selection { from: 0, to: None, keep: None, redact: &nothing, query: Value::Null, csv: None, parquet: None };
+    let (content, _) = audit.export(&acme, all).await.unwrap();
+    let archive = audit.archive(&acme, &content).unwrap();
+    let said = check(archive.as_slice(), Some(&audit.vkey(&acme)), None).unwrap().manifest.anchor.unwrap();
+    assert_eq!((said.level, said.size + 1), (Level::L2, content.rows.len() as u64));
     let cover = anchored.cover.unwrap();
     let commitment =
         HEXLOWER.encode(&head_commitment(&HEXLOWER.decode(cover.salt.as_bytes()).unwrap(), &cover.checkpoint));
@@ -259,6 +289,81 @@ async fn a_mirror_that_was_full_for_a_while_has_everything_afterwards() {
     assert_eq!(anchors.mirror.as_ref().unwrap().root().unwrap(), (round.to, round.root));
     assert_eq!(audit.anchored(&acme).await.unwrap().level, Level::L2);
     assert!(audit.is_writable());
+}
+
+#[tokio::test]
+async fn a_mirror_that_is_new_on_an_old_host_gets_files_that_can_be_read() {
+    let (world, dir) = (World::new().await, tempfile::tempdir().unwrap());
+    let (acme, audit) = (Log::Tenant(world.tenant("acme").await), world.open().await);
+    for _ in 0..2_060 {
+        audit.record(&acme, pushed()).await.unwrap();
+        audit.cover().await.unwrap();
+    }
+    let anchors = mirrored(&dir);
+    audit.anchor(&anchors).await.unwrap();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    for _ in 0..2 {
+        audit.record(&acme, pushed()).await.unwrap();
+        let round = audit.anchor(&anchors).await.unwrap();
+        assert!(audit.is_writable());
+        assert_eq!(anchors.mirror.as_ref().unwrap().root().unwrap(), (round.to, round.root));
+        // And whoever comes new to it reads the same.
+        assert_eq!(mirrored(&dir).mirror.unwrap().root().unwrap(), (round.to, round.root));
+    }
+    assert_eq!(audit.anchored(&acme).await.unwrap().level, Level::L2);
+}
+
+#[test]
+fn a_long_file_of_an_older_host_is_read_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mirror = mirrored(&dir).mirror.unwrap();
+    mirror.write(20_000, "head\n", &vec![[7; 32]; 20_000]).unwrap();
+    assert_eq!(mirror.root().unwrap().0, 20_000);
+}
+
+#[tokio::test]
+async fn a_mirror_that_was_emptied_is_not_taken_for_a_new_one() {
+    let (world, dir) = (World::new().await, tempfile::tempdir().unwrap());
+    let (acme, audit) = (Log::Tenant(world.tenant("acme").await), world.open().await);
+    let anchors = mirrored(&dir);
+    for _ in 0..2 {
+        audit.record(&acme, pushed()).await.unwrap();
+        audit.anchor(&anchors).await.unwrap();
+    }
+    // What was just written is known only once it is read.
+    audit.anchor(&anchors).await.unwrap();
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    audit.record(&acme, pushed()).await.unwrap();
+    audit.anchor(&anchors).await.unwrap();
+    assert!(audit.is_writable(), "a moment is no failure");
+    assert_eq!(audit.anchored(&acme).await.unwrap().level, Level::L0);
+    world.clock.advance(ringfence_audit::anchor::BEHIND_MAX);
+    audit.anchor(&anchors).await.unwrap();
+    assert!(!audit.is_writable());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_mirror_that_hangs_stops_the_logs_after_its_time() {
+    let (world, dir) = (World::new().await, tempfile::tempdir().unwrap());
+    let (acme, audit) = (Log::Tenant(world.tenant("acme").await), world.open().await);
+    audit.record(&acme, pushed()).await.unwrap();
+    // Whoever opens it to read waits for somebody who writes.
+    let hangs = dir.path().join("heads-00000000000000000001");
+    assert!(std::process::Command::new("mkfifo").arg(&hangs).status().unwrap().success());
+    let opened = Dir::open_ambient_dir(dir.path(), ambient_authority()).unwrap();
+    let mirror = Mirror::answering_within(opened, Duration::from_millis(200));
+    let anchors = Anchors { mirror: Some(mirror), ..mirrored(&dir) };
+    audit.anchor(&anchors).await.unwrap();
+    let at_first = audit.is_writable();
+    world.clock.advance(ringfence_audit::anchor::BEHIND_MAX);
+    audit.anchor(&anchors).await.unwrap();
+    let at_last = audit.is_writable();
+    // Lets the thread go that hangs, which the end of the test waits for.
+    drop(std::fs::OpenOptions::new().read(true).write(true).open(&hangs).unwrap());
+    assert_eq!((at_first, at_last), (true, false));
 }
 
 #[tokio::test]

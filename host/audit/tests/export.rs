@@ -150,7 +150,20 @@ async fn truncation_rewriting_reordering_and_splicing_are_found_even_when_signed
     let rewritten = resigned(&made, range(5, 25), |rows| {
         rows[4].entry.envelope = rows[4].entry.envelope.replace("Success", "Failure");
     });
-    assert_eq!(fault(rewritten.await), Fault::Altered { seq: 10 });
+    assert_eq!(fault(rewritten.await), Fault::Altered { seq: 9 });
+    let without_leaf = resigned(&made, range(5, 25), |rows| {
+        rows[4].entry.envelope = rows[4].entry.envelope.replace("Success", "Failure");
+        rows[4].entry.leaf_hash.clear();
+    });
+    assert_eq!(fault(without_leaf.await), Fault::Altered { seq: 10 }, "the one after it points back to another");
+    for (from, to) in [(0, 40), (5, 25)] {
+        let leaf = resigned(&made, range(from, to), |rows| rows[4].entry.leaf_hash = "ab".repeat(32));
+        assert_eq!(
+            fault(leaf.await),
+            Fault::Altered { seq: from + 4 },
+            "also when only the leaf hash beside it is another"
+        );
+    }
     let swapped = resigned(&made, range(5, 25), |rows| rows.swap(3, 4)).await;
     assert_eq!(fault(swapped), Fault::Missing { seq: 8 });
     let body = resigned(&made, range(5, 25), |rows| rows[0].entry.body.as_mut().unwrap()["time"] = json!(1)).await;
@@ -177,4 +190,16 @@ async fn another_history_of_the_same_length_is_a_fork() {
     let archive = two.audit.archive(&two.log, &content).unwrap();
     let fault = check(archive.as_slice(), Some(&two.vkey), Some(&older)).unwrap_err();
     assert_eq!(fault, ExportError::Entries(Fault::RolledBack));
+    // A part says it of a head of its own size; of an older one it says that it does not reach it.
+    let (content, _) = two.audit.export(&two.log, range(5, 9)).await.unwrap();
+    let part = two.audit.archive(&two.log, &content).unwrap();
+    let fault = check(part.as_slice(), Some(&two.vkey), Some(&older)).unwrap_err();
+    assert_eq!(fault, ExportError::Entries(Fault::RolledBack));
+    let size = two.audit.size(&two.log).await.unwrap();
+    let same = two.audit.checkpoint(&two.log).await.unwrap().text;
+    two.audit.record(&two.log, pushed()).await.unwrap();
+    let (content, _) = two.audit.export(&two.log, range(5, 9)).await.unwrap();
+    let part = two.audit.archive(&two.log, &content).unwrap();
+    let checked = check(part.as_slice(), Some(&two.vkey), Some(&same)).unwrap();
+    assert_eq!((checked.whole, checked.unreached), (false, Some(size)));
 }

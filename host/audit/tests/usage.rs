@@ -350,6 +350,11 @@ async fn one_changed_digit_is_seen() {
     assert_eq!(verify(&head.text, &world.vkey()), Err(ReceiptFault::Malformed));
     let host_key = world.audit.vkey(&Log::Host);
     assert_eq!(verify(&note, &host_key), Err(ReceiptFault::BadSignature));
+    // What stands in front of a receipt that was copied from a terminal is told from a changed receipt.
+    for front in ["$ ringfence usage receipt 2026-11-20\n", "\n", " "] {
+        assert_eq!(verify(&format!("{front}{note}"), &world.vkey()), Err(ReceiptFault::Untitled));
+    }
+    assert_eq!(verify("", &world.vkey()), Err(ReceiptFault::Untitled));
 }
 
 #[tokio::test]

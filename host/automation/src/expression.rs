@@ -101,6 +101,11 @@ impl Expression {
         Ok(Prepared { expression: self, context, given })
     }
 
+    /// Its tree.
+    pub(crate) fn tree(&self) -> &IdedExpr {
+        self.program.expression()
+    }
+
     /// Whether it speaks of a variable.
     pub fn mentions(&self, name: &str) -> bool {
         self.program.references().has_variable(name)

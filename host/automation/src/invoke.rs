@@ -97,6 +97,9 @@ pub enum CallError {
     /// The tenant's policy does not allow it.
     #[error("the tenant's policy does not allow this call")]
     Denied(DecisionId),
+    /// The key that the caller signed in with is not for this.
+    #[error("the key of this session has a scope, and this call is outside it")]
+    OutOfScope(DecisionId),
     /// The session of who asks does not stand high enough to call any plugin; what would help.
     #[error("this needs {0}")]
     StepUp(Needed),
@@ -149,7 +152,7 @@ impl CallError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoPlugin => "no-route",
-            Self::Denied(_) => "denied",
+            Self::Denied(_) | Self::OutOfScope(_) => "denied",
             // To who calls this one plugin the two are the same, here and at the gateway.
             Self::StepUp(_) | Self::PluginAtRisk(_) => "step-up-required",
             Self::Unauthenticated => "unauthenticated",
@@ -183,6 +186,7 @@ impl CallError {
             Self::Suspended | Self::KeyDisabled | Self::Quarantined => Some(5_000),
             Self::NoPlugin
             | Self::Denied(_)
+            | Self::OutOfScope(_)
             | Self::StepUp(_)
             | Self::PluginAtRisk(_)
             | Self::Unauthenticated
@@ -246,9 +250,10 @@ impl Automation {
         let resource = Resource::Plugin { tenant: route.tenant.clone(), plugin: route.plugin.clone() };
         let permit =
             parts.policy.permit_from::<act::Invoke>(&call.principal, call.peer, &resource).map_err(|denial| {
-                let error = match denial.is_suspension() {
-                    true => CallError::Suspended,
-                    false => CallError::Denied(denial.decision.clone()),
+                let error = match (denial.is_suspension(), denial.is_out_of_scope()) {
+                    (true, _) => CallError::Suspended,
+                    (false, true) => CallError::OutOfScope(denial.decision.clone()),
+                    (false, false) => CallError::Denied(denial.decision.clone()),
                 };
                 (error, Some(Box::new(denial)))
             })?;

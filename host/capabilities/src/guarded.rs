@@ -1,4 +1,5 @@
-//! What standing says of one plugin now, and who is told of what it tries: refused destinations, names that are bait.
+//! What standing says of one plugin now, and who is told of what it tries: refused destinations, names that are bait,
+//! and how much it sends out.
 //!
 //! Must never wait, and never let on to a guest that a name is bait: its answer is the same.
 
@@ -46,6 +47,11 @@ impl Guarded {
     /// Whether it may send nothing out now.
     pub(crate) fn is_frozen(&self) -> bool {
         self.standing.is_frozen(&self.tenant, &self.plugin, self.clock.now())
+    }
+
+    /// Counts bytes that it sends out of the host.
+    pub(crate) fn sent(&self, bytes: u64) {
+        self.standing.sent(&self.tenant, &self.plugin, bytes, self.clock.monotonic());
     }
 
     /// Tells of a refused destination.

@@ -217,6 +217,7 @@ impl Ledger {
     ) -> Self {
         let now = clock.monotonic();
         store.set_held_bytes_max(quota.storage_bytes);
+        memory.set_weight(quota.weight);
         Self {
             store,
             rates: Mutex::new(Rates {
@@ -368,6 +369,7 @@ impl Ledger {
             rates.storage_ops.set_rate(quota.storage_ops_per_second, now);
         }
         self.memory.resize(quota.memory_bytes);
+        self.memory.set_weight(quota.weight);
         self.store.set_held_bytes_max(quota.storage_bytes);
     }
 

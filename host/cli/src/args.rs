@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringfence_audit::Day;
 use ringfence_core::{Capability, DecisionId, PlanName, PluginName, ResourceName, TenantId};
 
-use crate::words::{Lifetime, PluginVersion, VersionRef};
+use crate::words::{Lifetime, PluginVersion, VersionRef, moment};
 
 pub use self::access::{
     AccessCommand, AccessReportArgs, ChoiceArg, ReviewArgs, ReviewCommand, ReviewDecideArgs, ReviewExportArgs,
@@ -25,7 +25,9 @@ pub use self::automation::{
     BindArgs, CallHookArgs, DeadArgs, DiscardArgs, HookCommand, NameArgs, NameFileArgs, QueueCommand, QueueNameArgs,
     QueueSetArgs, RedriveArgs, ScheduleCommand, ScheduleSetArgs, SendArgs, UnbindArgs,
 };
-pub use self::backup::{BackupArgs, BackupCommand, BackupCreateArgs, BackupVerifyArgs, RecoveryKeyArgs, RestoreArgs};
+pub use self::backup::{
+    BackupArgs, BackupCommand, BackupCreateArgs, BackupVerifyArgs, DamageArgs, RecoveryKeyArgs, RestoreArgs,
+};
 pub use self::checks::{CheckCommand, CheckNameArgs, CheckSetArgs, HostCallsArgs, RemediateArgs};
 pub use self::groups::command;
 pub use self::keys::{KeyCommand, KeyReceiptArgs, KeyRotateArgs, KeyVerifyArgs};
@@ -39,14 +41,17 @@ pub use self::people::{
 };
 pub use self::pii::{PiiCommand, PiiFieldsCommand, PiiFieldsSetArgs, SubjectArgs};
 pub use self::policy::{
-    ApprovalArgs, ApprovalCommand, ElevationCommand, ElevationRequestArgs, PolicyApplyArgs, PolicyCeilingArgs,
-    PolicyCommand, PolicyFileArgs, PolicyLabelsArgs, PolicyProveArgs, PolicyRollbackArgs, PolicyShadowArgs,
-    PolicyShowArgs,
+    ApprovalArgs, ApprovalCommand, ElevationCommand, ElevationRequestArgs, LentRoleArg, PolicyApplyArgs,
+    PolicyCeilingArgs, PolicyCommand, PolicyFileArgs, PolicyLabelsArgs, PolicyProveArgs, PolicyRollbackArgs,
+    PolicyShadowArgs, PolicyShowArgs,
 };
 pub use self::quota::{QuotaCommand, QuotaSetArgs};
 pub use self::runs::{
     RunApproveArgs, RunArgs, RunCommand, RunListArgs, RunMigrateArgs, RunQueryArgs, RunRetryArgs, RunSignalArgs,
     RunStartArgs, RunTerminateArgs,
+};
+pub use self::sessions::{
+    FactorCommand, FactorConfirmArgs, FactorPasswordArgs, SessionCommand, SessionEndArgs, SessionPlaceArgs,
 };
 pub use self::store::{BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs, StoreSalvageArgs};
 pub use self::threat::{
@@ -72,6 +77,7 @@ mod pii;
 mod policy;
 mod quota;
 mod runs;
+mod sessions;
 mod store;
 mod threat;
 mod trust;
@@ -196,6 +202,12 @@ pub enum Command {
     /// Identity providers that people sign in at
     #[command(subcommand)]
     Provider(ProviderCommand),
+    /// Where people and keys are signed in: list, end
+    #[command(subcommand)]
+    Session(SessionCommand),
+    /// What you prove yourself with: password, one-time codes
+    #[command(subcommand)]
+    Factor(FactorCommand),
     /// Devices that people are on: list, show, revoke
     #[command(subcommand)]
     Device(DeviceCommand),
@@ -391,10 +403,10 @@ pub struct UsageArgs {
     #[arg(long)]
     pub by_day: bool,
     /// From this time, `2026-11-01T00:00:00Z`
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     pub from: Option<jiff::Timestamp>,
     /// Up to this time
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     pub to: Option<jiff::Timestamp>,
 }
 
@@ -450,7 +462,7 @@ pub struct WhyArgs {
 pub struct GrantArgs {
     /// The plugin
     pub plugin: PluginName,
-    /// keyvalue, config, logging, secrets, http, blob, files, pii, queue or identity
+    /// keyvalue, config, logging, secrets, http, blob, files, pii, queue, identity or audit
     pub capability: Capability,
     /// What it covers: buckets, secret names, or origins
     pub scope: Vec<String>,
@@ -461,7 +473,7 @@ pub struct GrantArgs {
 pub struct RevokeArgs {
     /// The plugin
     pub plugin: PluginName,
-    /// keyvalue, config, logging, secrets, http, blob, files, pii, queue or identity
+    /// keyvalue, config, logging, secrets, http, blob, files, pii, queue, identity or audit
     pub capability: Capability,
 }
 
@@ -516,7 +528,7 @@ pub struct ConfigSetArgs {
     pub plugin: PluginName,
     /// Name of the value
     pub name: ResourceName,
-    /// The value; not for secrets
+    /// The value as it is, also with `@`; not for secrets
     #[arg(allow_hyphen_values = true)]
     pub value: String,
 }
@@ -670,7 +682,7 @@ pub struct ServeArgs {
     /// Configuration, `ringfence.toml`
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// For trying things out: a root key is made when there is none
+    /// To try things out: the root key lies with the data
     #[arg(long)]
     pub dev: bool,
     /// Address for calls of plugins
@@ -682,7 +694,7 @@ pub struct ServeArgs {
     /// Folder of the store
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Root key, `file:/etc/ringfence/root.key`
+    /// Root key, `file:/etc/ringfence/root.key`; the first start makes it
     #[arg(long, value_name = "URI")]
     pub root_key: Option<String>,
 }
@@ -713,11 +725,11 @@ pub struct LoginArgs {
     /// Sign in at this identity provider of the tenant, by the browser
     #[arg(long, value_name = "NAME", group = "way", conflicts_with_all = ["token_stdin", "token_file", "password_stdin"])]
     pub provider: Option<ResourceName>,
-    /// Sign in with an invitation, and set a password
-    #[arg(long, group = "way", conflicts_with_all = ["token_stdin", "token_file"])]
+    /// Sign in with an invitation, which names you; asks for a new password
+    #[arg(long, conflicts_with_all = ["token_stdin", "token_file", "provider"])]
     pub invited: bool,
     /// Read the invitation from a file
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["token_stdin", "token_file", "person", "provider"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["token_stdin", "token_file", "provider"])]
     pub invitation_file: Option<PathBuf>,
     /// Read the password, and on a second line the code, from standard input
     #[arg(long)]

@@ -509,7 +509,7 @@ pub async fn refusal(response: Response) -> CliError {
     let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
     let bytes = read_body(response, ANSWER_BYTES_MAX).await.unwrap_or_default();
     let problem = serde_json::from_slice::<Problem>(&bytes).unwrap_or_else(|_| Problem {
-        kind: "/docs/errors/unexpected-answer".to_owned(),
+        kind: "urn:ringfence:error:unexpected-answer".to_owned(),
         title: status.canonical_reason().unwrap_or_default().to_owned(),
         status: status.as_u16(),
         code: "unexpected-answer".to_owned(),

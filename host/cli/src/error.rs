@@ -235,7 +235,7 @@ impl CliError {
             let _ = write!(detail, " ({}:{}:{})", path.display(), error.line, error.column);
         }
         Problem {
-            kind: format!("/docs/errors/{code}"),
+            kind: format!("urn:ringfence:error:{code}"),
             title: "Not sent".to_owned(),
             status: 0,
             code,

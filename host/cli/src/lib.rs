@@ -80,7 +80,7 @@ pub fn run_with(
     environment: &Environment,
     mut io: Io,
 ) -> ExitCode {
-    let args: Vec<OsString> = args.into_iter().collect();
+    let args = with_help_flag(args.into_iter().collect());
     let parsed = args::command().try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
@@ -107,6 +107,15 @@ pub fn run_with(
             exit.into()
         }
     }
+}
+
+/// `ringfence help VERB` as `ringfence VERB --help`.
+fn with_help_flag(mut args: Vec<OsString>) -> Vec<OsString> {
+    if args.get(1).is_some_and(|word| word == "help") {
+        args.remove(1);
+        args.push("--help".into());
+    }
+    args
 }
 
 /// Runs a verb on a runtime of its own, until it is done or Ctrl-C.

@@ -30,6 +30,8 @@ pub fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String 
 fn push_row<const N: usize>(text: &mut String, widths: &[usize; N], row: &[String; N]) {
     let mut line = String::new();
     for (width, cell) in widths.iter().zip(row) {
+        // SECURITY: what somebody else wrote makes no rows of its own.
+        let cell = cell.replace(['\n', '\t'], " ");
         let _ = write!(line, "{cell:<width$}  ");
     }
     text.push_str(line.trim_end());
@@ -76,6 +78,11 @@ pub fn bytes_words(bytes: u64) -> String {
     format!("{value:.1} {unit}")
 }
 
+/// A count with its noun, which takes an `s` but for one: `1 question`, `2 questions`.
+pub fn counted(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
 /// A span for people: `350 us`, `1.9 s`, `2 h 5 min`.
 pub fn micros_words(micros: u64) -> String {
     match micros {
@@ -117,6 +124,12 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = [["a".to_owned(), "1".to_owned()], ["longer".to_owned(), String::new()]];
         assert_eq!(table(["name", "n"], &rows), "name    n\na       1\nlonger\n");
+        assert_eq!(table(["id", "n"], &[["a\nb\tc".to_owned(), "1".to_owned()]]), "id     n\na b c  1\n");
+    }
+
+    #[test]
+    fn one_thing_is_no_plural() {
+        assert_eq!([0, 1, 2].map(|count| counted(count, "question")), ["0 questions", "1 question", "2 questions"]);
     }
 
     #[test]

@@ -284,6 +284,7 @@ pub fn harmless(text: &str) -> String {
         (c.is_control() && c != '\n' && c != '\t')
             || ('\u{202a}'..='\u{202e}').contains(&c)
             || ('\u{2066}'..='\u{2069}').contains(&c)
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{2028}' | '\u{2029}')
     };
     if !text.contains(harmful) {
         return text.to_owned();
@@ -298,6 +299,7 @@ mod tests {
     #[test]
     fn text_from_outside_cannot_steer_the_terminal() {
         assert_eq!(harmless("a\x1b[2Jb\r\u{202e}c\n\td"), "a\\u{1b}[2Jb\\u{d}\\u{202e}c\n\td");
+        assert_eq!(harmless("a\u{200f}b\u{61c}\u{2028}"), "a\\u{200f}b\\u{61c}\\u{2028}");
         assert_eq!(harmless("plain é"), "plain é");
     }
 

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::Timestamp;
 use ringfence_core::PluginName;
 use semver::Version;
 
@@ -106,6 +107,11 @@ impl FromStr for Lifetime {
             _ => Err(wrong()),
         }
     }
+}
+
+/// A moment in time, `2026-11-20T08:00:00Z`.
+pub fn moment(text: &str) -> Result<Timestamp, WordsError> {
+    text.parse().map_err(|_| WordsError("that is no time; one is `2026-11-20T08:00:00Z`".to_owned()))
 }
 
 fn parse_plugin(text: &str) -> Result<PluginName, WordsError> {

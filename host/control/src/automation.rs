@@ -46,7 +46,9 @@ impl From<CallError> for ApiError {
             CallError::NoPlugin => {
                 Self::new("plugin-not-found", "there is no such plugin, or nothing of it is deployed")
             }
-            CallError::Denied(decision) => Self { decision: Some(decision), ..Self::new("denied", text) },
+            CallError::Denied(decision) | CallError::OutOfScope(decision) => {
+                Self { decision: Some(decision), ..Self::new("denied", text) }
+            }
             CallError::StepUp(needed) | CallError::PluginAtRisk(needed) => IdentityError::StepUp(needed).into(),
             CallError::Unauthenticated => Self::new("unauthenticated", text).help("ringfence login"),
             CallError::Suspended => Self::new("tenant-suspended", text),

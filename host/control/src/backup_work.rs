@@ -3,7 +3,7 @@
 //! Must never serve a tenant while it is being replaced, and never remove a backup that one worth keeping builds on.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::civil::ISOWeekDate;
@@ -11,16 +11,19 @@ use jiff::tz::TimeZone;
 use ringfence_audit::verify::{Claim, verify_claim};
 use ringfence_audit::{Beginning, Event, Log, Outcome, codes, stored_beginning};
 use ringfence_core::{BackupId, QuotaChoice, TenantId};
-use ringfence_policy::{PolicyError, Standing};
+use ringfence_policy::{Policy, PolicyError, Standing, StoredPolicy, Unfit};
+use ringfence_registry::RegistryError;
 use ringfence_store::backup::{
     BackupError, DrillFailed, Drilled, GuestLogs, Keyring, Order, Reason, Restored, Source, Stored,
 };
-use ringfence_store::{Key, TenantRecord, TenantState, TenantStore};
+use ringfence_store::{Key, StoreError, TenantRecord, TenantState, TenantStore};
+use ringfence_threat::Scope;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::Control;
+use crate::policies::moved;
 use crate::problem::ApiError;
 
 /// How often the schedule is looked at.
@@ -54,9 +57,86 @@ pub(crate) enum Kind {
     Incremental,
 }
 
+/// Why what is stored of a tenant is not in force.
+enum NotLoaded {
+    /// A text of its does not fit: everything else may be well.
+    Unfit(Unfit),
+    Other(ApiError),
+}
+
+/// What a restore into a new tenant found before anybody could reach it.
+struct Prepared {
+    /// Texts that were moved to the new name.
+    moved_count: u64,
+    /// What cannot be put into force.
+    unfit: Option<Unfit>,
+}
+
 /// How the schedule is doing, for the operator.
 #[derive(Debug, Default)]
 pub(crate) struct BackupHealth(Mutex<BTreeSet<TenantId>>);
+
+/// The tenants that are being put back to a backup, by their unique ids: nothing of them is begun meanwhile. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Restoring(Arc<Mutex<BTreeSet<String>>>);
+
+/// One of them, until this is dropped.
+struct BeingRestored(Restoring, String);
+
+// === impl Restoring ===
+
+impl Restoring {
+    pub(crate) fn has(&self, uid: &str) -> bool {
+        self.lock().contains(uid)
+    }
+
+    /// Refused while it is being put back already.
+    fn begin(&self, uid: String) -> Result<BeingRestored, ApiError> {
+        if !self.lock().insert(uid.clone()) {
+            return Err(ApiError::restore_unfinished());
+        }
+        Ok(BeingRestored(self.clone(), uid))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for BeingRestored {
+    fn drop(&mut self) {
+        self.0.lock().remove(&self.1);
+    }
+}
+
+// === impl NotLoaded ===
+
+impl From<Unfit> for NotLoaded {
+    fn from(unfit: Unfit) -> Self {
+        Self::Unfit(unfit)
+    }
+}
+
+impl From<StoreError> for NotLoaded {
+    fn from(error: StoreError) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+impl From<RegistryError> for NotLoaded {
+    fn from(error: RegistryError) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+impl From<NotLoaded> for ApiError {
+    fn from(not: NotLoaded) -> Self {
+        match not {
+            NotLoaded::Unfit(unfit) => Self::new("bad-policy", unfit.to_string()),
+            NotLoaded::Other(error) => error,
+        }
+    }
+}
 
 // === impl BackupHealth ===
 
@@ -158,15 +238,18 @@ impl Control {
         store: &TenantStore,
         source: &Source,
     ) -> Result<Restored, ApiError> {
-        let _one = self.changing.lock().await;
         self.parts.archives.prepare_restore(store, source).await?;
-        let state = store.state();
+        // Only while it begins, and while it ends: the other changes of this tenant wait for this lock.
+        let one = self.changing.of(id.clone()).await;
+        self.check_still_there(id, store)?;
+        let restoring = self.restoring.begin(store.uid())?;
         // Before a start can find it announced: whatever fails then, nobody writes what that start would roll back.
         self.parts.policy.set_standing(id, Standing::Suspended)?;
         self.parts.engine.scheduler().suspend(id);
         self.parts.engine.forget_idle(id);
         self.parts.automation.close_tenant(store).await;
         if let Err(error) = self.parts.archives.announce_restore(&self.parts.tenants, store, source).await {
+            drop(restoring);
             // Still active, it was refused for certain, and goes on.
             if store.state() == TenantState::Active {
                 self.parts.policy.set_standing(id, Standing::Active)?;
@@ -175,41 +258,154 @@ impl Control {
             }
             return Err(error.into());
         }
+        drop(one);
         // When it fails, half may be written: the tenant stays shut, and the next start carries on.
         let restored = self.parts.archives.restore_in_place(store, source).await?;
+        let _one = self.changing.of(id.clone()).await;
+        self.check_still_there(id, store)?;
+        // Not what it was before: an operator may have suspended it meanwhile.
+        let state = self.parts.archives.state_after(store).await?;
         self.parts.tenants.set_state(id, state).await?;
         self.parts.archives.finish_restore(store).await?;
         if let Err(error) = self.load(id, store).await {
             // What finds attacks must not be what was before the restore, however much of the rest is.
             self.reload_detection(id).await;
-            return Err(error);
+            if let NotLoaded::Unfit(unfit) = &error {
+                self.shut_unfit(id, state, unfit);
+                self.unload(id, store, state).await;
+            }
+            return Err(error.into());
         }
         if state == TenantState::Active {
             self.parts.engine.scheduler().resume(id);
         }
         self.tenant_replaced(id, store).await;
+        drop(restoring);
         Ok(restored)
     }
 
-    /// Restores a backup into a new tenant, which is there once it is whole.
+    /// Refuses when a tenant was deleted, also when another has its name by now.
+    fn check_still_there(&self, id: &TenantId, store: &TenantStore) -> Result<(), ApiError> {
+        let now = self.parts.tenants.open_tenant(id).map(|now| now.uid());
+        if now.is_some_and(|uid| uid == store.uid()) { Ok(()) } else { Err(ApiError::not_found()) }
+    }
+
+    /// Restores a backup into a new tenant, which is there once it is whole. What names the old tenant in what decides names the
+    /// new one. Whatever fails leaves nothing; only where a text does not fit this host any more the tenant is there, so that
+    /// nothing of it is lost, and locked until an operator mends it.
     pub(crate) async fn restore_new(
         &self,
         source: &Source,
         into: &TenantId,
         quota: QuotaChoice,
     ) -> Result<Value, ApiError> {
+        Policy::check_name(into)?;
         let held_bytes_max = self.parts.quotas.check(&quota)?.storage_bytes;
         let staged = self.parts.archives.restore_new(&self.parts.tenants, source, into, held_bytes_max).await?;
-        let _one = self.changing.lock().await;
         let (restored, name) = (staged.restored.clone(), staged.manifest.display_name.clone());
         let from = staged.manifest.tenant.clone();
-        let record = staged.publish(&name, quota).await?;
-        let store = self.parts.tenants.open_tenant(into).ok_or_else(ApiError::not_found)?;
-        self.load(into, &store).await?;
+        let Prepared { moved_count, unfit } = match self.prepare_new(staged.store(), &from, into).await {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                staged.discard().await?;
+                return Err(error);
+            }
+        };
+        let failed = {
+            let _one = self.changing.of(into.clone()).await;
+            let record = staged.publish(&name, quota).await?;
+            match self.open_restored(&record, unfit.as_ref()).await {
+                Ok(()) => {
+                    let locked = unfit.map(|unfit| unfit.to_string());
+                    let restored = json!({
+                        "tenant": into, "from": from, "restored": restored, "renamed_count": moved_count, "locked": locked,
+                    });
+                    return Ok(restored);
+                }
+                Err(failed) => {
+                    self.begin_to_take_away(into).await;
+                    failed
+                }
+            }
+        };
+        // Not under the lock: a provider that does not answer takes its time. The name stays taken until it is over.
+        if let Err(error) = self.parts.tenants.carry_on_deletion(into).await {
+            tracing::error!(tenant = %into, %error, "a half-restored tenant is not taken away yet; it is carried on");
+        }
+        Err(failed)
+    }
+
+    /// Moves what a restored tenant brought to its new name, and looks at what is to come into force. For a tenant that nobody can
+    /// reach yet.
+    async fn prepare_new(&self, store: &TenantStore, from: &TenantId, into: &TenantId) -> Result<Prepared, ApiError> {
+        let moved_count = moved::policies(store, from, into).await?;
+        self.parts.registry.check(store).await?;
+        let stored = crate::stored_policy(store).await?;
+        let unfit = self.unfit(into, stored).await?;
+        Ok(Prepared { moved_count, unfit })
+    }
+
+    /// What of a tenant's texts would not come into force under a name.
+    async fn unfit(&self, id: &TenantId, stored: StoredPolicy) -> Result<Option<Unfit>, ApiError> {
+        let (policy, id) = (self.parts.policy.clone(), id.clone());
+        let checked = tokio::task::spawn_blocking(move || policy.check_stored(&id, &stored)).await;
+        Ok(checked.map_err(|error| ApiError::host(&error))?.err())
+    }
+
+    /// Puts a tenant that was restored under a new name into force, or shuts it. For who holds the turn to change it.
+    async fn open_restored(&self, record: &TenantRecord, unfit: Option<&Unfit>) -> Result<(), ApiError> {
+        let id = &record.id;
+        if let Some(unfit) = unfit {
+            self.shut_unfit(id, record.state, unfit);
+            return Ok(());
+        }
+        let store = self.parts.tenants.open_tenant(id).ok_or_else(ApiError::not_found)?;
+        self.load(id, &store).await?;
         // After the routes: where there is a ledger, a plugin without one is not there.
         self.parts.quotas.open(&store, &record.quota).await?;
-        self.tenant_replaced(into, &store).await;
-        Ok(json!({ "tenant": into, "from": from, "restored": restored }))
+        self.tenant_replaced(id, &store).await;
+        Ok(())
+    }
+
+    /// Locks a tenant of which a text cannot be put into force, as a start would. Its operators go on reaching it.
+    fn shut_unfit(&self, id: &TenantId, state: TenantState, unfit: &Unfit) {
+        self.parts.tenants.shut_unfit(id, unfit);
+        if let Err(error) = self.parts.policy.put_into_force(id, standing(state), StoredPolicy::default()) {
+            tracing::error!(tenant = %id, %error, "a tenant that is locked is not known to its operators");
+        }
+    }
+
+    /// Lets go of what was loaded of a tenant that was just locked, as a start leaves it. SECURITY: neither a route nor a ledger is
+    /// there until it is read, so that nobody who opens its keys has its plugins called without its own rules.
+    async fn unload(&self, id: &TenantId, store: &TenantStore, state: TenantState) {
+        self.parts.registry.forget(id).await;
+        // And lets it in again once there is a ledger: the restore had shut it out.
+        self.forget_quota(id);
+        if state == TenantState::Suspended {
+            self.parts.engine.scheduler().suspend(id);
+        }
+        self.parts.outward.forget(&Scope::Tenant(id.clone()));
+        self.parts.workflows.read_anew(store);
+    }
+
+    /// What a restore would trip over, in words; none when it would go through. For what was restored where nobody sees it.
+    async fn trips_over(&self, scratch: &TenantStore, of: &TenantId) -> Result<Option<String>, ApiError> {
+        match self.parts.registry.check(scratch).await {
+            Ok(()) => {}
+            Err(RegistryError::Damaged | RegistryError::VersionNotFound { .. }) => {
+                return Ok(Some("what is stored of its plugins and routes cannot be put into force".to_owned()));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let stored = crate::stored_policy(scratch).await?;
+        // In its own place, and under another name.
+        let other = stand_in(of);
+        for (id, stored) in [(of, stored.clone()), (&other, stored.moved(of, &other))] {
+            if let Some(unfit) = self.unfit(id, stored).await? {
+                return Ok(Some(unfit.to_string()));
+            }
+        }
+        Ok(None)
     }
 
     /// Rehearses a restore, and writes down beside the backup how it went: a failure stands until a drill succeeds.
@@ -233,6 +429,7 @@ impl Control {
         let (staged, drilled): (_, Drilled) = self.parts.archives.rehearse(&self.parts.tenants, &source).await?;
         let origin = self.parts.audit.origin(&Log::Tenant(store.clone()));
         let (scratch, manifest) = (staged.store().clone(), staged.manifest.clone());
+        let trips_over = self.trips_over(&scratch, &manifest.tenant).await;
         let keys = self.parts.audit.keys(&Log::Tenant(store.clone())).await?;
         let checked = tokio::task::spawn_blocking(move || {
             let size = manifest.audit_checkpoint.lines().nth(1).and_then(|line| line.parse().ok()).unwrap_or(u64::MAX);
@@ -251,6 +448,10 @@ impl Control {
         })
         .await;
         staged.discard().await?;
+        if let Some(what) = trips_over? {
+            let text = format!("what was restored would leave its tenant locked: {what}");
+            return Err(ApiError::new("drill-failed", text));
+        }
         match checked {
             Ok(Ok(_)) => Ok(drilled),
             Ok(Err(fault)) => {
@@ -264,11 +465,14 @@ impl Control {
     /// Reads a tenant that could not be read at the start. Whether it is read by then: not while its keys are closed. When it
     /// fails, the tenant stays unread.
     pub(crate) async fn read_tenant(&self, id: &TenantId) -> Result<bool, ApiError> {
-        let _one = self.changing.lock().await;
+        let _one = self.changing.of(id.clone()).await;
         let Some(store) = self.parts.tenants.open_readable(id) else { return Ok(false) };
         // Somebody may have read it while this one waited.
         if !self.parts.tenants.is_unread(id) {
             return Ok(true);
+        }
+        if self.restoring.has(&store.uid()) {
+            return Ok(false);
         }
         let record = self.parts.tenants.record(id).await?.ok_or_else(ApiError::not_found)?;
         self.parts.identity.reload(id).await?;
@@ -282,14 +486,10 @@ impl Control {
     }
 
     /// Puts into force what a restored tenant's records say.
-    async fn load(&self, id: &TenantId, store: &TenantStore) -> Result<(), ApiError> {
+    async fn load(&self, id: &TenantId, store: &TenantStore) -> Result<(), NotLoaded> {
         // Before the routes, with which calls begin.
         self.reload_host_calls(store).await;
         let stored = crate::stored_policy(store).await?;
-        let suspended = match store.state() {
-            TenantState::Active => Standing::Active,
-            TenantState::Suspended => Standing::Suspended,
-        };
         // A backup brings back what was in force, and what was would not always be set now: the tenant's data is worth more than
         // who may change its policy, and another backup undoes it.
         if let Some(text) = stored.text.clone() {
@@ -299,7 +499,7 @@ impl Control {
                 tracing::warn!(tenant = %id, %error, "a tenant's stored policy is put into force, and could not be set now");
             }
         }
-        crate::put_policy_into_force(&self.parts.policy, id, suspended, stored)?;
+        self.parts.policy.put_into_force(id, standing(store.state()), stored)?;
         self.parts.registry.reload(store).await?;
         Ok(())
     }
@@ -334,16 +534,28 @@ impl Control {
             Err(error) => (Outcome::Failure(error.code.to_owned()), Value::Null),
         };
         intent.outcome(outcome, details).await?;
-        // As long as something is damaged, an older backup may be the last that has it.
-        if made?.damaged_count > 0 {
-            return Ok(());
-        }
+        // As long as something is damaged, an older backup that lacks nothing may be the last that has it.
+        let whole = if made?.damaged_count > 0 { Whole::Kept } else { Whole::Thinned };
         let all = self.parts.archives.list(&store).await?;
-        for id in surplus(&all, plan.keep_daily_count, plan.keep_weekly_count) {
+        for id in surplus(&all, plan.keep_daily_count, plan.keep_weekly_count, whole) {
             self.parts.archives.delete(&store, &id).await?;
         }
         Ok(())
     }
+}
+
+fn standing(state: TenantState) -> Standing {
+    match state {
+        TenantState::Active => Standing::Active,
+        TenantState::Suspended => Standing::Suspended,
+    }
+}
+
+/// Another name of the same length.
+fn stand_in(of: &TenantId) -> TenantId {
+    let first = if of.as_str().starts_with('x') { 'y' } else { 'x' };
+    let name: String = std::iter::once(first).chain(of.as_str().chars().skip(1)).collect();
+    name.parse().unwrap_or_else(|_| of.clone())
 }
 
 /// On how many others a backup builds.
@@ -358,8 +570,17 @@ fn depth(all: &[Stored], stored: &Stored) -> usize {
     depth
 }
 
+/// What becomes of the scheduled backups for which nothing was damaged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whole {
+    /// As of all others.
+    Thinned,
+    /// They stay.
+    Kept,
+}
+
 /// The scheduled backups that are not to be kept, in an order in which they can be removed. `all` has the newest first.
-fn surplus(all: &[Stored], daily_count: usize, weekly_count: usize) -> Vec<BackupId> {
+fn surplus(all: &[Stored], daily_count: usize, weekly_count: usize, whole: Whole) -> Vec<BackupId> {
     let utc = |stored: &Stored| stored.created_at.to_zoned(TimeZone::UTC).date();
     let (mut days, mut weeks, mut kept) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for (place, stored) in all.iter().enumerate() {
@@ -367,7 +588,8 @@ fn surplus(all: &[Stored], daily_count: usize, weekly_count: usize) -> Vec<Backu
         let new_day = days.len() < daily_count && days.insert(utc(stored));
         let new_week = weeks.len() < weekly_count && weeks.insert((week.year(), week.week()));
         // The newest is the base of the next, whatever the numbers say.
-        if place == 0 || new_day || new_week || stored.reason == Reason::Asked || kept.contains(&stored.backup) {
+        let is_wanted = stored.reason == Reason::Asked || (whole == Whole::Kept && stored.damaged_count == 0);
+        if place == 0 || new_day || new_week || is_wanted || kept.contains(&stored.backup) {
             kept.extend(stored.parent.clone());
             kept.insert(stored.backup.clone());
         }
@@ -425,6 +647,16 @@ mod tests {
     use super::*;
     use jiff::Timestamp;
 
+    #[test]
+    fn a_tenant_is_put_back_once_at_a_time() {
+        let restoring = Restoring::default();
+        let first = restoring.begin("a".to_owned()).unwrap_or_else(|_| panic!("nobody else is"));
+        assert!(restoring.begin("a".to_owned()).is_err() && restoring.has("a") && !restoring.has("b"));
+        assert!(restoring.begin("b".to_owned()).is_ok());
+        drop(first);
+        assert!(!restoring.has("a") && restoring.begin("a".to_owned()).is_ok());
+    }
+
     fn id(number: u8) -> BackupId {
         format!("b_{}", char::from(b'a' + number).to_string().repeat(26)).parse().unwrap()
     }
@@ -463,9 +695,17 @@ mod tests {
             stored(1, "2026-11-09T12:00:00Z", None, scheduled),
             stored(0, "2026-11-02T12:00:00Z", None, scheduled),
         ];
-        assert_eq!(surplus(&all, 2, 2), [id(5), id(1), id(0)]);
-        assert_eq!(surplus(&all, 0, 0), [id(5), id(3), id(2), id(1), id(0)]);
-        assert_eq!(surplus(&all, 100, 0), [id(5)]);
+        assert_eq!(surplus(&all, 2, 2, Whole::Thinned), [id(5), id(1), id(0)]);
+        assert_eq!(surplus(&all, 0, 0, Whole::Thinned), [id(5), id(3), id(2), id(1), id(0)]);
+        assert_eq!(surplus(&all, 100, 0, Whole::Thinned), [id(5)]);
+        // While something is damaged, those that lack something are thinned alone.
+        let mut lacking = all.clone();
+        for place in [0, 3, 6] {
+            lacking[place].damaged_count = 1;
+        }
+        assert_eq!(surplus(&lacking, 0, 0, Whole::Kept), [id(5)], "the newest stays, and what is built on");
+        lacking[5].damaged_count = 1;
+        assert_eq!(surplus(&lacking, 0, 0, Whole::Kept), [id(5), id(3), id(2)]);
         assert_eq!((depth(&all, &all[0]), depth(&all, &all[2])), (2, 0));
     }
 }

@@ -10,6 +10,7 @@ use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
 use ringfence_core::{BackupId, QuotaChoice, TenantId};
 use ringfence_keys::BackupKey;
+use ringfence_store::StoreError;
 use ringfence_store::backup::{BackupError, Keyring, Reason, Source, Stored};
 use serde::Serialize;
 use serde_json::json;
@@ -86,7 +87,13 @@ pub async fn delete(
     Path((tenant, backup)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     let reached = control.reach_tenant::<act::WriteBackup>(&call, &tenant).await?;
-    let id = control.stored(&reached, &backup).await?.backup;
+    let id: BackupId = backup.parse().map_err(|_| ApiError::not_found())?;
+    match control.parts.archives.stored(&reached.store, &id).await {
+        // Of one whose record is damaged nothing is known but its name, and by that it is deleted.
+        Ok(Some(_)) | Err(BackupError::Store(StoreError::Damaged)) => {}
+        Ok(None) => return Err(ApiError::not_found()),
+        Err(error) => return Err(error.into()),
+    }
     let Reached { store, permit, .. } = reached;
     let (log, details) = (Log::Tenant(store.clone()), json!({ "backup": id.as_str() }));
     control
@@ -318,7 +325,7 @@ impl From<BackupError> for ApiError {
             }
             BackupError::HasChild { .. } => Self::new("backup-in-use", text).help("delete that one first"),
             BackupError::NotEmpty => Self::new("tenant-not-empty", text)
-                .help("ringfence restore BACKUP --replace puts the backup in place of what is there"),
+                .help("`ringfence restore BACKUP --replace` puts the backup in place of what is there"),
             BackupError::TooMuchKept => Self::new("backup-too-large", text),
             BackupError::Differs { .. } => {
                 tracing::error!(error = %text, "a drill failed");

@@ -6,18 +6,23 @@
 use std::net::IpAddr;
 
 use axum::extract::{FromRequestParts, OriginalUri};
+use http::header;
 use http::request::Parts;
+use ringfence_audit::envelope::cut;
 use ringfence_audit::{Event, Intent, Log, Outcome, codes, decisions};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, Permit, PluginName, Principal, RequestId, Resource, TenantId};
 use ringfence_identity::{Channel, IdentityError, Shown};
 use ringfence_policy::{Approval, Denial, Particulars, Visibility};
 use ringfence_store::TenantStore;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Control;
 use crate::idempotency::AskedAgain;
 use crate::problem::ApiError;
+
+/// LIMIT: what is kept of the words that a caller's program says of itself, in bytes.
+const USER_AGENT_BYTES_MAX: usize = 256;
 
 /// The peer's address, put into the request's extensions by the listener's wrapper.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +37,8 @@ pub struct Call {
     pub request: RequestId,
     /// From where.
     pub peer: Option<IpAddr>,
+    /// With what, in the caller's own words.
+    pub user_agent: Option<String>,
     /// The `traceparent` it came with; not checked yet.
     pub traceparent: Option<String>,
     /// Set where it was answered before, and is only asked about.
@@ -48,6 +55,7 @@ impl FromRequestParts<Control> for Call {
         }
         let request = request_id(parts, control);
         let peer = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
+        let user_agent = user_agent(parts);
         let traceparent = parts.headers.get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let principal = shown(parts)
             .and_then(|shown| {
@@ -59,7 +67,19 @@ impl FromRequestParts<Control> for Call {
         let (now, monotonic) = (parts.clock.now(), parts.clock.monotonic());
         let standing = parts.threat.standing();
         standing.admit(&principal, principal.tenant(), peer, now, monotonic).map_err(|held| ApiError::held(&held))?;
-        Ok(Self { principal, request, peer, traceparent, again: None })
+        Ok(Self { principal, request, peer, user_agent, traceparent, again: None })
+    }
+}
+
+impl Call {
+    /// Says on an event in which request and session it was, from where and with what.
+    pub(crate) fn sign(&self, event: &mut Event) {
+        event.request = Some(self.request.clone());
+        event.session = self.principal.session().cloned();
+        event.source_ip = self.peer;
+        if let Some(agent) = &self.user_agent {
+            event.members = json!({ "http_request": { "uid": self.request.to_string(), "user_agent": agent } });
+        }
     }
 }
 
@@ -67,6 +87,12 @@ impl FromRequestParts<Control> for Call {
 pub fn shown(parts: &Parts) -> Result<Shown<'_>, IdentityError> {
     let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
     Shown::read(&parts.method, uri, &parts.headers, parts.extensions.get::<Channel>())
+}
+
+/// The log that a denial goes on before it is said. SECURITY: a stranger waits for the host's log and no other. A second write,
+/// another tenant's queue, or a log of its that takes nothing now, would tell that there is such a tenant.
+fn log_of_denial(concerned: Option<TenantStore>, hidden: bool) -> Log {
+    concerned.filter(|_| !hidden).map_or(Log::Host, Log::Tenant)
 }
 
 /// What a caller is told whose token is not taken: why, where the proof beside it is at fault, and nothing else.
@@ -83,6 +109,12 @@ fn unauthenticated(error: IdentityError) -> ApiError {
 /// The id given to this request by the outermost layer.
 pub fn request_id(parts: &Parts, control: &Control) -> RequestId {
     parts.extensions.get::<RequestId>().cloned().unwrap_or_else(|| RequestId::random(&*control.parts.entropy))
+}
+
+/// What the caller's program says of itself.
+pub fn user_agent(parts: &Parts) -> Option<String> {
+    let said = parts.headers.get(header::USER_AGENT)?.to_str().ok()?;
+    Some(cut(said, USER_AGENT_BYTES_MAX))
 }
 
 /// A tenant's store that policy let this call reach, and the permit for what it asked.
@@ -233,6 +265,14 @@ impl Control {
         }
     }
 
+    /// Asks about one more act of a request that was answered before, whose kept answer tells what came of that act too. Nothing is done.
+    pub(crate) async fn check_again<A: Action>(&self, call: &Call, resource: &Resource) -> Result<(), ApiError> {
+        match self.parts.policy.permit_from::<A>(&call.principal, call.peer, resource) {
+            Ok(_unused) => Ok(self.parts.identity.check_trust(&call.principal, call.peer, A::CLASS)?),
+            Err(denial) => Err(self.denied::<A>(call, resource, denial).await),
+        }
+    }
+
     /// Tells whose token was shown in a way that it is not taken in.
     fn tell_untaken(&self, shown: &Shown<'_>, refused: &IdentityError, peer: Option<IpAddr>) {
         if let Some(untaken) = self.parts.identity.untaken(shown, refused) {
@@ -261,18 +301,16 @@ impl Control {
         let hidden = matches!(denial.visible, Visibility::Hidden);
         let code = if hidden { codes::TENANT_ISOLATION } else { codes::ACTION_DENIED };
         let mut event = Event::new(code, A::NAME, call.principal.id().clone(), resource.to_string());
-        event.request = Some(call.request.clone());
+        call.sign(&mut event);
         event.decision = Some(denial.decision.clone());
-        event.session = call.principal.session().cloned();
-        event.source_ip = call.peer;
-        // SECURITY: a stranger waits for the host's log and no other. A second write, another tenant's queue, or a log of its that
-        // takes nothing now, would tell that there is such a tenant.
-        let log = concerned.clone().filter(|_| !hidden).map_or(Log::Host, Log::Tenant);
+        let log = log_of_denial(concerned.clone(), hidden);
         if self.parts.audit.record(&log, event.clone()).await.is_err() {
             return ApiError::new("audit-unavailable", "the audit log cannot be written, so nothing was done");
         }
         if hidden {
             if let Some(store) = concerned {
+                // What is told together came with many.
+                event.members = Value::Null;
                 self.parts.refusals.stranger_refused(&store, event);
             }
             return ApiError::not_found();
@@ -282,9 +320,10 @@ impl Control {
         if let Err(error) = decisions::keep(&home, &denial.decision, &kept).await {
             tracing::warn!(%error, "a denial could not be kept for explaining");
         }
+        let scope = if denial.is_out_of_scope() { ": it is outside the scope of the key of this session" } else { "" };
         let mut answer = ApiError::new(
             "denied",
-            format!("`{}` may not {} {}", call.principal.id(), denial.action(), denial.resource()),
+            format!("`{}` may not {} {}{scope}", call.principal.id(), denial.action(), denial.resource()),
         );
         answer.decision = Some(denial.decision);
         answer
@@ -305,9 +344,7 @@ impl Control {
         }
         let home = call.principal.tenant().and_then(|tenant| self.parts.tenants.open_tenant(tenant));
         let mut event = Event::new(code, action, call.principal.id().clone(), call.principal.id().to_string());
-        event.request = Some(call.request.clone());
-        event.session = call.principal.session().cloned();
-        event.source_ip = call.peer;
+        call.sign(&mut event);
         event.details = details;
         let intent = self.parts.audit.intent(&home.map_or(Log::Host, Log::Tenant), event).await?;
         let result = effect().await;
@@ -340,10 +377,8 @@ impl Control {
         effect: impl AsyncFnOnce(Permit<A>) -> Result<T, ApiError>,
     ) -> Result<T, ApiError> {
         let mut event = Event::new(code, A::NAME, call.principal.id().clone(), on);
-        event.request = Some(call.request.clone());
+        call.sign(&mut event);
         event.decision = Some(permit.decision().clone());
-        event.session = call.principal.session().cloned();
-        event.source_ip = call.peer;
         event.details = details;
         let intent = self.parts.audit.intent(log, event).await.map_err(ApiError::from)?;
         let result = effect(permit).await;
@@ -361,10 +396,8 @@ impl Control {
     ) -> Result<(), ApiError> {
         let mut event =
             Event::new(codes::DATA_READ, A::NAME, call.principal.id().clone(), permit.resource().to_string());
-        event.request = Some(call.request.clone());
+        call.sign(&mut event);
         event.decision = Some(permit.decision().clone());
-        event.session = call.principal.session().cloned();
-        event.source_ip = call.peer;
         event.details = what;
         self.parts.audit.record(log, event).await?;
         Ok(())
@@ -381,5 +414,27 @@ impl Control {
         }
         // What was done may have put sessions below the floor of their place.
         self.tell_fallen(call.principal.tenant()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stranger_waits_for_the_hosts_log_and_a_member_is_on_the_tenants() {
+        let (store, _dir) = crate::test_store::store().await;
+        assert!(matches!(log_of_denial(Some(store.clone()), true), Log::Host));
+        assert!(matches!(log_of_denial(None, true), Log::Host));
+        assert!(matches!(log_of_denial(Some(store), false), Log::Tenant(_)));
+        assert!(matches!(log_of_denial(None, false), Log::Host));
+    }
+
+    #[test]
+    fn a_token_that_is_not_taken_is_told_nothing_but_what_is_wrong_with_its_proof() {
+        for why in [IdentityError::Unauthenticated, IdentityError::Expired, IdentityError::SecondPerson] {
+            assert_eq!(unauthenticated(why).code, "unauthenticated");
+        }
+        assert_eq!(unauthenticated(IdentityError::NonceNeeded).code, ApiError::from(IdentityError::NonceNeeded).code);
     }
 }

@@ -29,6 +29,7 @@ pub async fn list(
 ) -> Result<Json<Page<ConfigView>>, ApiError> {
     let (Reached { store, permit, .. }, plugin) =
         control.reach_plugin::<act::ReadConfig>(&call, &tenant, &plugin).await?;
+    control.parts.registry.check_plugin(&store, &plugin).await?;
     let what = json!({ "view": "config", "of": format!("config/{plugin}") });
     control.reading(&call, &Log::Tenant(store.clone()), permit, what).await?;
     let page = crate::host::scan(&store, &Key::new(["config", plugin.as_str()]), &paging).await?;
@@ -60,6 +61,7 @@ pub async fn put(
         return Err(ApiError::new("bad-config", format!("a value is at most {VALUE_BYTES_MAX} bytes")));
     }
     let store = reached.store;
+    control.parts.registry.check_plugin(&store, &plugin).await?;
     let log = Log::Tenant(store.clone());
     let details = json!({ "name": name.as_str() });
     control

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::Control;
+use crate::plain::json_words;
 use crate::problem::ApiError;
 
 /// A JSON body. An empty one reads as `{}`, so that `POST` without a body works where nothing is needed.
@@ -41,8 +42,9 @@ async fn json_body<T: DeserializeOwned>(request: Request, bytes_max: usize) -> R
 /// A JSON body that was read whole.
 pub(crate) fn parsed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let text: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
-    serde_json::from_slice(text)
-        .map_err(|error| ApiError::new("bad-json", format!("the body is not what this endpoint takes: {error}")))
+    serde_json::from_slice(text).map_err(|error| {
+        ApiError::new("bad-json", format!("the body is not what this endpoint takes: {}", json_words(&error)))
+    })
 }
 
 /// A JSON body with a policy text in it, which may be longer than others.

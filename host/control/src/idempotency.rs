@@ -1,6 +1,6 @@
 //! `Idempotency-Key`: a POST that is sent again is answered again, not done again.
 //!
-//! One place for every POST, around the endpoints (draft-ietf-httpapi-idempotency-key-header-07). A key belongs to who
+//! One place for every POST but sign-ins and challenges, around the endpoints (draft-ietf-httpapi-idempotency-key-header-07). A key belongs to who
 //! sends it and to the tenant it is about. The order is: name taken durably, effect with its intent and outcome, answer
 //! kept durably, answer given; so a host that is killed anywhere in between answers the next attempt truly. What was answered before
 //! goes to the endpoint again, to be asked whether the caller may do it now, and no further. Must never keep a secret that is shown
@@ -90,12 +90,20 @@ impl Drop for Working {
     }
 }
 
+/// Whether a POST to this path, or to paths of this form, is done once for a key. A sign-in and a challenge change nothing but give
+/// what is good once, and whoever signs in is not known yet.
+pub(crate) fn takes_key(path: &str) -> bool {
+    match path.strip_prefix("/api/v1/zero-trust/") {
+        Some("authenticate" | "passkeys/sign-in" | "passkeys/challenge" | "federation/sign-in") => false,
+        Some(other) => !(other.starts_with("devices/") && other.ends_with("/challenge")),
+        None => true,
+    }
+}
+
 /// Around every endpoint: answers a POST with a key that was answered before, and keeps the answer of a new one.
 pub(crate) async fn once(State(control): State<Control>, request: Request, next: Next) -> Response {
-    // A sign-in changes nothing but gives a secret, and whoever signs in is not known yet.
-    let concerned = request.method() == Method::POST
-        && request.headers().contains_key(HEADER)
-        && !request.uri().path().starts_with("/api/v1/zero-trust/");
+    let concerned =
+        request.method() == Method::POST && request.headers().contains_key(HEADER) && takes_key(request.uri().path());
     if !concerned {
         return next.run(request).await;
     }
@@ -138,7 +146,7 @@ impl Control {
         // So that its endpoint does not verify it anew: a proof of possession is good once.
         parts.extensions.insert(call.clone());
         let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-        let (response, phase) = self.phase_of(response).await;
+        let (response, phase) = phase_of(response).await;
         let kept = match phase {
             None => shelf::give_back(&store, &asked).await,
             Some(phase) => shelf::end(&store, &asked, self.parts.clock.now(), phase).await,
@@ -153,48 +161,55 @@ impl Control {
     /// Where a caller's answers lie: at home; an operator's with the tenant that they are about, to go with it.
     fn home_of(&self, call: &Call, path: &str) -> TenantStore {
         let tenants = &self.parts.tenants;
-        let named = || path.strip_prefix("/api/v1/tenants/")?.split('/').next()?.parse::<TenantId>().ok();
-        let home = call.principal.tenant().cloned().or_else(named);
-        home.and_then(|home| tenants.open_tenant(&home)).unwrap_or_else(|| tenants.platform().clone())
+        home_named(call.principal.tenant(), path)
+            .and_then(|home| tenants.open_tenant(&home))
+            .unwrap_or_else(|| tenants.platform().clone())
     }
+}
 
-    /// How a request ended, by its answer: none when nothing was done and the next attempt is to be a new one.
-    async fn phase_of(&self, response: Response) -> (Response, Option<Phase>) {
-        let status = response.status();
-        // Who calls and whether he may is asked anew each time, and what had no room is tried anew.
-        let undone = status.is_server_error()
-            || matches!(
-                status,
-                StatusCode::UNAUTHORIZED
-                    | StatusCode::FORBIDDEN
-                    | StatusCode::REQUEST_TIMEOUT
-                    | StatusCode::TOO_MANY_REQUESTS
-            );
-        if undone {
-            return (response, None);
-        }
-        let unkept = |why: &str| Some(Phase::AnsweredUnkept { why: why.to_owned() });
-        if response.extensions().get::<ShownOnce>().is_some() {
-            return (response, unkept("it held a secret, which is shown once"));
-        }
-        if response.body().size_hint().exact().is_none_or(|bytes| bytes > ANSWER_BYTES_MAX) {
-            return (response, unkept("it was too long"));
-        }
-        let (parts, body) = response.into_parts();
-        let Ok(bytes) = axum::body::to_bytes(body, ANSWER_BYTES_MAX as usize).await else {
-            let error = ApiError::host(&"an answer of known length could not be read");
-            return (error.into_response(), unkept("it broke off"));
-        };
-        let text = String::from_utf8(bytes.to_vec());
-        let headers = HEADERS_KEPT
-            .iter()
-            .filter_map(|name| Some((name.as_str().to_owned(), parts.headers.get(name)?.to_str().ok()?.to_owned())));
-        let phase = match text {
-            Ok(body) => Some(Phase::Answered(Answer { status: status.as_u16(), headers: headers.collect(), body })),
-            Err(_) => unkept("it was no text"),
-        };
-        (Response::from_parts(parts, Body::from(bytes)), phase)
+/// Whose shelf the answers to a caller of this tenant lie on. SECURITY: his own, whatever tenant the path names; an operator's with
+/// the one that it names.
+fn home_named(own: Option<&TenantId>, path: &str) -> Option<TenantId> {
+    let named = || path.strip_prefix("/api/v1/tenants/")?.split('/').next()?.parse::<TenantId>().ok();
+    own.cloned().or_else(named)
+}
+
+/// How a request ended, by its answer: none when nothing was done and the next attempt is to be a new one.
+async fn phase_of(response: Response) -> (Response, Option<Phase>) {
+    let status = response.status();
+    // Who calls and whether he may is asked anew each time, and what had no room is tried anew.
+    let undone = status.is_server_error()
+        || matches!(
+            status,
+            StatusCode::UNAUTHORIZED
+                | StatusCode::FORBIDDEN
+                | StatusCode::REQUEST_TIMEOUT
+                | StatusCode::TOO_MANY_REQUESTS
+        );
+    if undone {
+        return (response, None);
     }
+    let unkept = |why: &str| Some(Phase::AnsweredUnkept { why: why.to_owned() });
+    if response.extensions().get::<ShownOnce>().is_some() {
+        return (response, unkept("it held a secret, which is shown once"));
+    }
+    if response.body().size_hint().exact().is_none_or(|bytes| bytes > ANSWER_BYTES_MAX) {
+        return (response, unkept("it was too long"));
+    }
+    let (parts, body) = response.into_parts();
+    let Ok(bytes) = axum::body::to_bytes(body, ANSWER_BYTES_MAX as usize).await else {
+        let error = ApiError::host(&"an answer of known length could not be read");
+        return (error.into_response(), unkept("it broke off"));
+    };
+    let text = String::from_utf8(bytes.to_vec());
+    let headers = HEADERS_KEPT
+        .iter()
+        .filter_map(|name| Some((name.as_str().to_owned(), parts.headers.get(name)?.to_str().ok()?.to_owned())));
+    let phase = match text {
+        Ok(body) => Some(Phase::Answered(Answer { status: status.as_u16(), headers: headers.collect(), body })),
+        Err(_) => unkept("it was no text"),
+    };
+    (Response::from_parts(parts, Body::from(bytes)), phase)
 }
 
 /// What a caller's request is kept under. SECURITY: a key that may do less is told nothing of what another of the same name did, nor
@@ -324,9 +339,66 @@ mod tests {
         assert_eq!(name_of(&scoped, None, "k"), name_of(&scoped.clone(), None, "k"));
         assert_ne!(name_of(&scoped, None, "k"), name_of(&whole, None, "k"));
         assert_ne!(name_of(&scoped, None, "k"), name_of(&scoped, None, "l"));
+        // Nor anybody else by using the same key.
+        let other = "acme/cd".parse().unwrap();
+        let other = Principal::mint(other, PrincipalKind::Service, None, None, Strength::Secret, None, now);
+        assert_ne!(name_of(&other, None, "k"), name_of(&whole, None, "k"));
         // Nor who is invited under a name that another had.
         let later = Timestamp::from_second(1).unwrap();
         assert_ne!(name_of(&whole, Some(now), "k"), name_of(&whole, Some(later), "k"));
+    }
+
+    #[test]
+    fn a_tenants_answers_lie_at_home_whatever_tenant_the_path_names() {
+        let (acme, beta): (TenantId, TenantId) = ("acme".parse().unwrap(), "beta".parse().unwrap());
+        let path = "/api/v1/tenants/beta/tokens";
+        assert_eq!(home_named(Some(&acme), path), Some(acme));
+        assert_eq!(home_named(None, path), Some(beta), "an operator's go with the tenant that they are about");
+        assert_eq!(home_named(None, "/api/v1/tokens"), None);
+    }
+
+    #[test]
+    fn a_key_is_good_for_the_request_that_it_came_with_alone() {
+        let asked = Asked { name: "n".to_owned(), fingerprint: "f".to_owned(), request: "r".to_owned() };
+        let kept = |fingerprint: &str| Kept {
+            fingerprint: fingerprint.to_owned(),
+            request: "r".to_owned(),
+            at: Timestamp::UNIX_EPOCH,
+            phase: Phase::Begun,
+        };
+        assert!(check_same(&kept("f"), &asked).is_ok());
+        assert_eq!(check_same(&kept("g"), &asked).unwrap_err().code, "idempotency-key-reused");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_of_this_moment_and_a_secret_are_not_kept() {
+        let answered = async |response: Response| phase_of(response).await.1;
+        for status in [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::SERVICE_UNAVAILABLE] {
+            assert_eq!(answered(status.into_response()).await, None, "{status}");
+        }
+        assert!(matches!(answered("done".into_response()).await, Some(Phase::Answered(_))));
+        let mut secret = "the key".into_response();
+        secret.extensions_mut().insert(ShownOnce);
+        assert!(matches!(answered(secret).await, Some(Phase::AnsweredUnkept { .. })));
+    }
+
+    #[test]
+    fn a_post_says_that_it_takes_a_key_if_and_only_if_it_does() {
+        let document: serde_json::Value = serde_json::from_str(&crate::routes::openapi()).unwrap();
+        let mut without = Vec::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            let Some(post) = item.get("post") else { continue };
+            let parameters = post["parameters"].as_array();
+            let says = parameters.is_some_and(|all| all.iter().any(|one| one["name"] == "Idempotency-Key"));
+            assert_eq!(says, takes_key(path), "{path}");
+            if !says {
+                without.push(path.strip_prefix("/api/v1/zero-trust/").unwrap());
+            }
+        }
+        without.sort_unstable();
+        let meant =
+            ["authenticate", "devices/{id}/challenge", "federation/sign-in", "passkeys/challenge", "passkeys/sign-in"];
+        assert_eq!(without, meant);
     }
 
     fn read(values: &[&str]) -> Option<String> {

@@ -3,15 +3,15 @@
 //!
 //! Must never run more at once than its limit, nor show a job to anyone who may not read what it is about.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use ringfence_core::proof::act;
-use ringfence_core::{JobId, TenantId};
+use ringfence_core::{JobId, Resource, TenantId};
 use ringfence_store::{Key, Op, TenantStore};
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -23,13 +23,16 @@ use crate::wire::{JobError, JobView, Problem};
 
 /// LIMIT: jobs at once, of all tenants; one more is refused with 503.
 const RUNNING_COUNT_MAX: usize = 4;
+/// LIMIT: jobs at once of one tenant, so that none has all places; one more is refused with 429.
+const RUNNING_OF_TENANT_COUNT_MAX: usize = 2;
 /// LIMIT: jobs remembered; the oldest goes.
 const KEPT_COUNT_MAX: u64 = 1_000;
 
 /// The jobs of this run of the host.
 #[derive(Clone)]
 pub struct Jobs {
-    running: Arc<Mutex<BTreeSet<JobId>>>,
+    /// And for which tenant a job has a place; none once its work is done, or when it is the host's.
+    running: Arc<Mutex<BTreeMap<JobId, Option<TenantId>>>>,
     places: Arc<Semaphore>,
     /// One at a time writes the ring of what is remembered.
     remembering: Arc<tokio::sync::Mutex<()>>,
@@ -54,11 +57,15 @@ pub async fn read(
     let platform = control.parts.tenants.platform();
     let mut view: JobView = platform.get_json(&job_key(&id)).await?.ok_or_else(ApiError::not_found)?;
     // SECURITY: to a tenant another's is none, before anything is asked: what would be written of the asking takes time.
-    let own = call.principal.tenant().map(TenantId::as_str);
-    if own.is_some() && own != view.tenant.as_deref() {
+    if !view.is_shown_to(call.principal.tenant()) {
         return Err(ApiError::not_found());
     }
     match &view.tenant {
+        // What became of it is the host's word: a restore may leave the tenant locked, and an operator asks how it ended.
+        Some(tenant) if call.principal.tenant().is_none() => {
+            let tenant: TenantId = tenant.parse().map_err(|_| ApiError::not_found())?;
+            drop(control.reach_closed::<act::ReadBackup>(&call, Resource::Tenant { tenant }).await?.permit);
+        }
         Some(tenant) => drop(control.reach_tenant::<act::ReadBackup>(&call, tenant).await?.permit),
         None => drop(control.reach_host::<act::ReadHost>(&call).await?),
     }
@@ -77,21 +84,47 @@ pub async fn read(
 
 impl Jobs {
     fn is_running(&self, id: &JobId) -> bool {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+        self.lock().contains_key(id)
     }
 
-    fn set_running(&self, id: &JobId) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+    /// Refused when the tenant has as many as one may.
+    fn set_running(&self, id: &JobId, tenant: Option<&TenantId>) -> Result<(), ApiError> {
+        let mut running = self.lock();
+        let its_own = running.values().filter_map(Option::as_ref).filter(|of| Some(*of) == tenant).count();
+        if its_own >= RUNNING_OF_TENANT_COUNT_MAX {
+            return Err(ApiError::new(
+                "tenant-busy",
+                "as much long work of this tenant is running as it may have at once",
+            ));
+        }
+        running.insert(id.clone(), tenant.cloned());
+        Ok(())
+    }
+
+    /// Its work is done, and not written down yet: who reads that it is may begin the next.
+    fn set_done(&self, id: &JobId) {
+        if let Some(tenant) = self.lock().get_mut(id) {
+            *tenant = None;
+        }
     }
 
     fn set_ended(&self, id: &JobId) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.lock().remove(id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<JobId, Option<TenantId>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 // === impl JobView ===
 
 impl JobView {
+    /// Whether a job can be shown to somebody of this tenant, or to an operator.
+    fn is_shown_to(&self, own: Option<&TenantId>) -> bool {
+        own.is_none_or(|own| self.tenant.as_deref() == Some(own.as_str()))
+    }
+
     fn fail(&mut self, error: &ApiError) {
         self.state = "failed".to_owned();
         self.error =
@@ -102,7 +135,7 @@ impl JobView {
 // === impl Control ===
 
 impl Control {
-    /// Begins a job and answers 202 with it and where to look; refused when too many run.
+    /// Begins a job and answers 202 with it and where to look; refused when too many run, or too many of this tenant.
     pub(crate) async fn begin<T: Serialize + Send + 'static>(
         &self,
         kind: &'static str,
@@ -122,7 +155,7 @@ impl Control {
             result: None,
             error: None,
         };
-        self.jobs.set_running(&id);
+        self.jobs.set_running(&id, tenant)?;
         if let Err(error) = self.remember(&id, &view).await {
             self.jobs.set_ended(&id);
             return Err(error);
@@ -139,6 +172,7 @@ impl Control {
                 }
                 Err(error) => ended.fail(&error),
             }
+            control.jobs.set_done(&id);
             if let Err(error) = control.parts.tenants.platform().put_json(&job_key(&id), &ended).await {
                 tracing::error!(%error, job = %id, "the outcome of a job could not be written down");
             }
@@ -170,4 +204,41 @@ impl Control {
 
 fn job_key(id: &JobId) -> Key {
     Key::new(["job", "id", id.as_str()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_of_another_tenant_or_of_the_host_is_none_to_a_tenant() {
+        let job = |tenant: Option<&str>| JobView {
+            id: "j".to_owned(),
+            kind: "backup".to_owned(),
+            tenant: tenant.map(str::to_owned),
+            state: "running".to_owned(),
+            started_at: String::new(),
+            ended_at: None,
+            result: None,
+            error: None,
+        };
+        let acme: TenantId = "acme".parse().unwrap();
+        assert!(job(Some("acme")).is_shown_to(Some(&acme)));
+        assert!(!job(Some("beta")).is_shown_to(Some(&acme)) && !job(None).is_shown_to(Some(&acme)));
+        assert!(job(Some("beta")).is_shown_to(None) && job(None).is_shown_to(None));
+    }
+
+    #[test]
+    fn no_tenant_has_all_places_and_one_whose_work_is_done_has_room() {
+        let jobs = Jobs::default();
+        let id = |letter: &str| -> JobId { format!("j_{}", letter.repeat(26)).parse().unwrap() };
+        let (acme, other): (TenantId, TenantId) = ("acme".parse().unwrap(), "other".parse().unwrap());
+        let begins = |letter: &str, tenant: Option<&TenantId>| jobs.set_running(&id(letter), tenant).is_ok();
+        assert!(begins("a", Some(&acme)) && begins("b", Some(&acme)) && !begins("c", Some(&acme)));
+        assert!(begins("d", Some(&other)) && begins("e", None) && begins("f", None) && begins("g", None));
+        jobs.set_done(&id("a"));
+        assert!(jobs.is_running(&id("a")) && begins("c", Some(&acme)) && !begins("k", Some(&acme)));
+        jobs.set_ended(&id("b"));
+        assert!(!jobs.is_running(&id("b")) && begins("k", Some(&acme)));
+    }
 }

@@ -297,7 +297,7 @@ impl Control {
         store: &TenantStore,
     ) -> Result<(), ApiError> {
         {
-            let _one = self.changing.lock().await;
+            let _one = self.changing.of(id.clone()).await;
             // Setting a hold takes the same lock.
             self.parts.audit.check_not_held(store).await?;
             // When it fails the tenant is whole, or somebody else was faster.
@@ -439,18 +439,18 @@ impl KeyKeeper {
                 () = tokio::time::sleep(DELETION_REST) => {}
                 _ = stop.wait_for(|stopping| *stopping) => return,
             }
-            let mut deleting = Vec::new();
-            // Whoever begins one holds it; nobody makes a tenant of the same name before the deletion is over.
-            if let Ok(_one) = control.changing.try_lock() {
-                deleting = control.parts.tenants.deleting();
-                for (id, store) in &deleting {
+            for (id, _) in control.parts.tenants.deleting() {
+                {
+                    // Whoever begins one holds it, and is not waited for.
+                    let Some(_one) = control.changing.try_of(id.clone()) else { continue };
+                    // Asked again: it may be over by now, and the name another tenant's, which nobody makes under this lock.
+                    let deleting = control.parts.tenants.deleting();
+                    let Some((_, store)) = deleting.into_iter().find(|(other, _)| *other == id) else { continue };
                     if let Some(store) = store {
-                        control.forget_tenant(id, store).await;
+                        control.forget_tenant(&id, &store).await;
                     }
                 }
-            }
-            // Not under the lock: a provider that does not answer takes its time.
-            for (id, _) in deleting {
+                // Not under the lock: a provider that does not answer takes its time.
                 match control.parts.tenants.carry_on_deletion(&id).await {
                     Ok(()) => tracing::info!(tenant = %id, "the deletion of a tenant was carried on and is over"),
                     Err(error) => tracing::warn!(tenant = %id, %error, "the deletion of a tenant is not over yet"),

@@ -12,10 +12,12 @@ mod backups;
 pub mod call;
 mod certificate_health;
 mod config;
+mod damage;
 mod decisions;
 mod destructions;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod doors;
+mod errors;
 mod extract;
 mod follow;
 mod host;
@@ -28,6 +30,7 @@ mod metrics;
 mod outward;
 mod people;
 mod pii;
+pub mod plain;
 mod plugins;
 mod policies;
 mod problem;
@@ -37,8 +40,11 @@ mod secrets;
 mod sign_in;
 mod tenants;
 mod tend;
+#[cfg(test)]
+mod test_store;
 mod threat;
 mod tokens;
+mod turns;
 mod usage;
 pub mod wire;
 mod workflows;
@@ -55,7 +61,7 @@ use ringfence_audit::{Audit, Metering, Paced};
 use ringfence_automation::Automation;
 use ringfence_automation::workflow::Workflows;
 use ringfence_capabilities::{FieldRules, GuestLogs, HostCalls, Quotas};
-use ringfence_core::{Clock, Entropy};
+use ringfence_core::{Clock, Entropy, TenantId};
 use ringfence_engine::Engine;
 use ringfence_engine::scheduler::class::LowestRung;
 use ringfence_identity::{Identity, Workloads};
@@ -63,21 +69,27 @@ use ringfence_outward::Outward;
 use ringfence_policy::Policy;
 use ringfence_registry::Registry;
 use ringfence_store::backup::Archives;
-use ringfence_store::{Locks, Store, Tenants};
+use ringfence_store::{Locks, Store, TenantStore, Tenants};
 use ringfence_threat::Threat;
+use tokio::sync::OwnedMutexGuard;
+
+use crate::turns::Turns;
 
 pub use backup_work::BackupPlan;
 pub use backups::{ArchiveContent, ArchiveReport, check_archive};
 pub use call::PeerAddress;
 pub use certificate_health::CertificateHealth;
+pub use errors::error_page;
 pub use keys::KeyKeeper;
 pub use locked::locked_router;
-pub use policies::{StoredPolicy, put_into_force as put_policy_into_force, stored as stored_policy};
+pub use policies::stored as stored_policy;
 pub use problem::{ApiError, status_of};
 pub use routes::{openapi, router};
 
-/// LIMIT: most policies reviewed at the same time.
-const REVIEWS_PARALLEL_COUNT_MAX: usize = 1;
+/// LIMIT: most policies reviewed at the same time, each of another tenant.
+const REVIEWS_PARALLEL_COUNT_MAX: usize = 2;
+/// LIMIT: most solvers at the same time, each for another tenant, of which one proves what was asked for by itself.
+const SOLVERS_PARALLEL_COUNT_MAX: usize = 2;
 
 /// The rooms that the control plane speaks for.
 #[derive(Clone)]
@@ -159,8 +171,9 @@ pub struct HostFacts {
 #[derive(Clone)]
 pub struct Control {
     pub(crate) parts: Arc<ControlParts>,
-    /// One change of a tenant's existence, standing or policy at a time, so that what is in force follows what is stored.
-    pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
+    /// One change of a tenant's existence, standing or policy at a time, so that what is in force follows what is stored; of each
+    /// tenant by itself.
+    pub(crate) changing: Arc<Locks<TenantId>>,
     /// One at a time writes the receipts of destruction that are owed, so that none is written twice.
     pub(crate) receipting: Arc<tokio::sync::Mutex<()>>,
     /// What access was used lately, and turns to review it.
@@ -168,17 +181,21 @@ pub struct Control {
     /// Long work.
     pub(crate) jobs: jobs::Jobs,
     pub(crate) backup_health: Arc<backup_work::BackupHealth>,
+    /// The tenants of which half may be what a backup shows.
+    pub(crate) restoring: backup_work::Restoring,
     pub(crate) under_way: idempotency::UnderWay,
     /// One word of two people at a time about one log or place, by the origin of its log, so that what was announced is done.
     pub(crate) agreeing: Arc<Locks<String>>,
-    /// One at a time keeps what tenants were asked.
-    pub(crate) keeping: Arc<tokio::sync::Mutex<()>>,
+    /// One at a time keeps what a tenant was asked.
+    pub(crate) keeping: Arc<Locks<TenantId>>,
     /// Turns to review a policy, which takes a core for a while.
-    pub(crate) reviewing: Arc<tokio::sync::Semaphore>,
+    pub(crate) reviewing: Arc<Turns>,
     /// Turns to ask a solver, which takes another.
-    pub(crate) proving: Arc<tokio::sync::Semaphore>,
+    pub(crate) proving: Arc<Turns>,
+    /// Turns to ask it for long, which leave a place to those who wait to change a policy.
+    pub(crate) proving_long: Arc<Turns>,
     /// Turns to try rules on a trace.
-    pub(crate) trying: Arc<threat::rules::Turns>,
+    pub(crate) trying: Arc<Turns>,
     /// One drill at a time.
     pub(crate) drilling: Arc<tokio::sync::Semaphore>,
     /// When tenants' own checks are run, and how many at once.
@@ -197,15 +214,25 @@ impl Control {
             access: access::Access::default(),
             jobs: jobs::Jobs::default(),
             backup_health: Arc::default(),
+            restoring: backup_work::Restoring::default(),
             under_way: idempotency::UnderWay::default(),
             agreeing: Arc::default(),
             keeping: Arc::default(),
-            reviewing: Arc::new(tokio::sync::Semaphore::new(REVIEWS_PARALLEL_COUNT_MAX)),
-            proving: Arc::new(tokio::sync::Semaphore::new(1)),
-            trying: Arc::default(),
+            reviewing: Arc::new(Turns::new(REVIEWS_PARALLEL_COUNT_MAX)),
+            proving: Arc::new(Turns::new(SOLVERS_PARALLEL_COUNT_MAX)),
+            proving_long: Arc::new(Turns::new(1)),
+            trying: Arc::new(Turns::new(1)),
             drilling: Arc::new(tokio::sync::Semaphore::new(1)),
             checks: audit::checks::Checks::default(),
             told: Arc::default(),
+        }
+    }
+
+    /// One's turn to change the tenant of a store; none of the platform's own, of which nothing waits for this.
+    pub(crate) async fn turn_to_change(&self, store: &TenantStore) -> Option<OwnedMutexGuard<()>> {
+        match store.tenant() {
+            Some(tenant) => Some(self.changing.of(tenant.clone()).await),
+            None => None,
         }
     }
 }

@@ -18,6 +18,7 @@ pub fn locked_router(scheme: &'static str) -> Router {
     Router::new()
         .route("/healthz", get(crate::host::healthz))
         .route("/readyz", get(readyz))
+        .route("/docs/errors/{code}", get(crate::errors::explain))
         .fallback(|| async { refusal() })
 }
 

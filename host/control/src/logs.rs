@@ -47,6 +47,7 @@ pub async fn read(
 ) -> Result<Response, ApiError> {
     let (Reached { store, permit, .. }, plugin) =
         control.reach_plugin::<act::ReadLogs>(&call, &tenant, &plugin).await?;
+    control.parts.registry.check_plugin(&store, &plugin).await?;
     let limit = query.limit.unwrap_or(100).clamp(1, limits::PAGE_COUNT_MAX);
     // Whoever follows is on the record once, as he begins.
     let what = json!({ "view": "logs", "of": format!("logs/{plugin}"), "limit": limit, "follow": query.follow });
@@ -120,6 +121,7 @@ pub async fn invocations(
     Asked(paging): Asked<Paging>,
 ) -> Result<Json<Page<InvocationView>>, ApiError> {
     let (reached, plugin) = control.reach_plugin::<act::ReadLogs>(&call, &tenant, &plugin).await?;
+    control.parts.registry.check_plugin(&reached.store, &plugin).await?;
     let before = paging.position()?;
     let (records, cursor) = control.parts.metering.invocations(&reached.store, &plugin, before, paging.limit()).await?;
     Ok(Json(Page { items: records.into_iter().map(invocation_view).collect(), cursor: cursor.map(|c| c.to_string()) }))

@@ -194,6 +194,11 @@ impl Control {
             ("code_hits", "Times a version was asked for whose code was loaded", loaded.hits as f64),
             ("code_misses", "Times it was not, and was loaded or waited for", loaded.misses as f64),
             ("code_wait_seconds", "How long that took in all", loaded.waited.as_secs_f64()),
+            (
+                "memory_share_ended",
+                "Invocations ended because their tenants were above their shares of memory and others waited",
+                self.parts.engine.memory().ended_count() as f64,
+            ),
             ("code_evictions", "Versions unloaded because others needed the room", loaded.evicted as f64),
         ] {
             let counter = Sum::default();

@@ -115,7 +115,11 @@ impl Control {
         let details = json!({ "name": name.as_str(), "role": role.as_str() });
         let (record, invitation) = self
             .bracket(call, &log, permit, codes::PERSON_INVITED, details, async |permit| {
-                Ok(self.parts.identity.invite(permit, NewPerson { tenant, name, role }).await?)
+                let place = tenant.clone();
+                let (record, invitation) = self.parts.identity.invite(permit, NewPerson { tenant, name, role }).await?;
+                // Before anybody has the invitation.
+                self.end_lent(&log, place.as_ref(), &record.principal).await?;
+                Ok((record, invitation))
             })
             .await?;
         let answer = InvitedPerson {
@@ -140,7 +144,8 @@ impl Control {
     ) -> Result<StatusCode, ApiError> {
         let details = json!({ "name": name.chars().take(80).collect::<String>() });
         self.bracket(call, &log, permit, codes::PERSON_REMOVED, details, async |permit| {
-            Ok(self.parts.identity.remove_person(permit, tenant, name).await?)
+            let removed = self.parts.identity.remove_person(permit, tenant, name).await?;
+            self.end_lent(&log, tenant, &removed).await
         })
         .await?;
         Ok(StatusCode::NO_CONTENT)

@@ -96,13 +96,10 @@ pub async fn erase(
     let now = control.parts.clock.now();
     control
         .bracket(&call, &log, reached.permit, codes::SUBJECT_ERASED, details, async |_permit| {
-            // A restore in place looks at what was erased before it writes: the two never overlap.
-            if control.parts.archives.is_restoring(&store).await? {
-                return Err(ApiError::restore_unfinished());
-            }
-            let _one = control.changing.lock().await;
+            let _one = control.changing.of(reached.tenant.clone()).await;
             // What the log says of this person would go with the key.
             control.parts.audit.check_not_held(&store).await?;
+            // A restore in place looks at what was erased before it writes: the two never overlap.
             if control.parts.archives.is_restoring(&store).await? {
                 return Err(ApiError::restore_unfinished());
             }

@@ -399,7 +399,10 @@ fn not_granted(tenant: &str, plugin: &str, version: &Version, missing: &[Need], 
     let first = missing.first();
     let word = first.map_or("a capability", |need| need.capability.as_str());
     let command = first.map_or_else(String::new, |need| {
-        let scope = need.scope.join(" ");
+        let scope = match need.scope.is_empty() {
+            true => need.capability.name_to_say().unwrap_or_default().to_owned(),
+            false => need.scope.join(" "),
+        };
         format!("ringfence grant {plugin} {} {scope}", need.capability).trim_end().to_owned()
     });
     let mut error = ApiError::new(
@@ -496,4 +499,21 @@ where
     }))
     // Fused: it is asked once more after its end when what is left of a refused upload is read away.
     .fuse()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_helps_a_refused_deployment_is_a_command_that_can_be_given() {
+        let help = |capability: Capability, scope: &[&str]| {
+            let need = Need { capability, scope: scope.iter().map(|&word| word.to_owned()).collect() };
+            not_granted("acme", "visits", &Version::new(0, 1, 0), &[need], Vec::new()).help.unwrap()
+        };
+        assert_eq!(help(Capability::Http, &[]), "ringfence grant visits http ORIGIN");
+        assert_eq!(help(Capability::Http, &["https://a.example"]), "ringfence grant visits http https://a.example");
+        assert_eq!(help(Capability::Queue, &[]), "ringfence grant visits queue QUEUE");
+        assert_eq!(help(Capability::Config, &[]), "ringfence grant visits config");
+    }
 }

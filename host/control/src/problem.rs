@@ -64,7 +64,7 @@ impl ApiError {
     /// A tenant whose keys are disabled, or refused by its own key provider.
     pub fn key_disabled() -> Self {
         Self::new("key-disabled", "the keys of this tenant are disabled, so nothing of it can be read or changed")
-            .help("ringfence key status")
+            .help("ringfence key status TENANT")
     }
 
     /// A tenant in which nothing is changed, in answer to a threat.
@@ -303,7 +303,7 @@ impl From<AuditError> for ApiError {
             AuditError::Deleted { .. } => Self::new("audit-retention", error.to_string())
                 .help("`ringfence audit retention` shows the final signed head over them"),
             AuditError::Held { .. } => {
-                Self::new("legal-hold", error.to_string()).help("two people lift it: ringfence audit lift")
+                Self::new("legal-hold", error.to_string()).help("two people lift it: ringfence audit lift HOLD")
             }
             AuditError::NoSuch => Self::new("no-entry", error.to_string()),
             AuditError::OtherSide => Self::new("hold-of-others", error.to_string()),

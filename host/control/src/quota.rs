@@ -49,7 +49,11 @@ pub async fn write(
     let details = json!({ "plan": next.plan, "overrides": next.overrides });
     control
         .bracket(&call, &log, reached.permit, codes::TENANT_QUOTA_SET, details, async |_permit| {
-            let _one = control.changing.lock().await;
+            let _one = control.changing.of(id.clone()).await;
+            // While it is put back to a backup it may hold more: old and new lie side by side.
+            if control.restoring.has(&store.uid()) {
+                return Err(ApiError::restore_unfinished());
+            }
             let record = control.parts.tenants.record(&id).await?.ok_or_else(ApiError::not_found)?;
             if wanted.is_some_and(|wanted| wanted != "*" && wanted != etag(record.quota.version)) {
                 return Err(ApiError::new("precondition-failed", "the quota was changed since you read it"));

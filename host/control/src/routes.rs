@@ -17,9 +17,9 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, access, audit, automation, backups, config, decisions, destructions, host, idempotency, jobs, keys, logs,
-    metrics, outward, people, pii, plugins, policies, quota, secrets, sign_in, tenants, threat, tokens, usage,
-    workflows, workloads, zero_trust,
+    Control, access, audit, automation, backups, config, damage, decisions, destructions, errors, host, idempotency,
+    jobs, keys, logs, metrics, outward, people, pii, plugins, policies, quota, secrets, sign_in, tenants, threat,
+    tokens, usage, workflows, workloads, zero_trust,
 };
 
 #[derive(OpenApi)]
@@ -71,9 +71,10 @@ pub fn openapi() -> String {
     with_keys(table().to_openapi()).to_pretty_json().unwrap_or_default()
 }
 
-/// Says once for every POST that it takes a key.
+/// Says once for every POST that takes a key that it does.
 fn with_keys(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
-    for post in document.paths.paths.values_mut().filter_map(|item| item.post.as_mut()) {
+    let taking = document.paths.paths.iter_mut().filter(|(path, _)| idempotency::takes_key(path));
+    for post in taking.filter_map(|(_, item)| item.post.as_mut()) {
         let key = ParameterBuilder::new()
             .name("Idempotency-Key")
             .parameter_in(ParameterIn::Header)
@@ -98,6 +99,7 @@ fn table() -> OpenApiRouter<Control> {
     let probes = OpenApiRouter::new()
         .routes(routes!(host::healthz))
         .routes(routes!(host::readyz))
+        .routes(routes!(errors::explain))
         .routes(routes!(workloads::bundle))
         .routes(routes!(workloads::bundle_pem))
         .routes(routes!(metrics::host));
@@ -214,6 +216,8 @@ fn tenants_and_host() -> OpenApiRouter<Control> {
         .routes(routes!(backups::restore))
         .routes(routes!(backups::drill))
         .routes(routes!(backups::restore_archive))
+        .routes(routes!(damage::list))
+        .routes(routes!(damage::remove))
         .routes(routes!(jobs::read))
 }
 

@@ -14,7 +14,7 @@ use ringfence_identity::{IdentityError, Named, PasskeyAnswer, Proof, SecretStrin
 use serde_json::json;
 
 use crate::Control;
-use crate::call::{Call, PeerAddress, request_id, shown};
+use crate::call::{Call, PeerAddress, request_id, shown, user_agent};
 use crate::extract::JsonBody;
 use crate::problem::ApiError;
 use crate::tokens::scope_view;
@@ -58,7 +58,10 @@ pub async fn authenticate(State(control): State<Control>, request: Request) -> R
     match proved {
         Ok(issued) => {
             let code = if bootstrap { codes::OPERATOR_ENROLLED } else { codes::SIGNED_IN };
-            control.record_sign_in(code, &id, &issued.principal, named.method, peer).await?;
+            let principal = issued.principal.clone();
+            let call =
+                Call { principal, request: id, peer, user_agent: user_agent(&head), traceparent: None, again: None };
+            control.record_sign_in(code, &call, named.method).await?;
             if bootstrap && let Some(file) = &control.parts.facts.operator_token_file {
                 // The token is spent whether or not its file can be removed.
                 let _ = tokio::fs::remove_file(file).await;
@@ -93,11 +96,12 @@ pub async fn authenticate(State(control): State<Control>, request: Request) -> R
     }
 }
 
-/// Says who the token speaks for, and what the key is good for that it came by.
+/// Says who the token speaks for, what the key is good for that it came by, and which role is lent to him until when.
 #[utoipa::path(get, path = "/whoami", tag = "zero-trust",
     responses((status = 200, body = PrincipalView), (status = "default", body = Problem)))]
-pub async fn whoami(call: Call) -> Json<PrincipalView> {
-    Json(view(&call.principal))
+pub async fn whoami(State(control): State<Control>, call: Call) -> Json<PrincipalView> {
+    let lent = control.lent_to(&call.principal).await;
+    Json(PrincipalView { lent, ..view(&call.principal) })
 }
 
 /// A principal as the API shows it.
@@ -108,6 +112,7 @@ pub fn view(principal: &Principal) -> PrincipalView {
         role: principal.role().map(|role| role.to_string()),
         tenant: principal.tenant().map(ToString::to_string),
         scope: principal.scope().map(|scope| scope_view(scope)),
+        lent: None,
     }
 }
 
@@ -136,19 +141,10 @@ pub(crate) fn proof_of(asked: Authenticate) -> Result<Proof, ApiError> {
 }
 
 impl Control {
-    async fn record_sign_in(
-        &self,
-        code: &'static str,
-        request: &RequestId,
-        principal: &Principal,
-        method: &'static str,
-        peer: Option<std::net::IpAddr>,
-    ) -> Result<(), ApiError> {
-        let home = principal.tenant().and_then(|tenant| self.parts.tenants.open_tenant(tenant));
-        let mut event = Event::new(code, "authenticate", principal.id().clone(), "host");
-        event.request = Some(request.clone());
-        event.session = principal.session().cloned();
-        event.source_ip = peer;
+    async fn record_sign_in(&self, code: &'static str, call: &Call, method: &'static str) -> Result<(), ApiError> {
+        let home = call.principal.tenant().and_then(|tenant| self.parts.tenants.open_tenant(tenant));
+        let mut event = Event::new(code, "authenticate", call.principal.id().clone(), "host");
+        call.sign(&mut event);
         event.details = json!({ "method": method });
         self.parts.audit.record(&home.map_or(Log::Host, Log::Tenant), event).await.map(|_| ()).map_err(ApiError::from)
     }

@@ -66,7 +66,7 @@ pub async fn create(
     let record = control
         .bracket(&call, &Log::Host, permit, codes::TENANT_CREATED, details, async |_permit| {
             let failed = {
-                // Not before the provider of its key has answered: everybody's changes wait for this lock.
+                // Not before the provider of its key has answered: whoever changes a tenant of this name waits for this lock.
                 let (record, _one) = control.parts.tenants.create_under(&id, &shown, quota, &control.changing).await?;
                 match control.open_tenant(&record).await {
                     Ok(()) => return Ok(record),
@@ -158,10 +158,11 @@ impl Control {
         let store = reached.store;
         let log = Log::Tenant(store.clone());
         self.bracket(call, &log, reached.permit, code, json!({}), async |_permit| {
-            // Asked before the wait too: a restore holds the lock for as long as it takes.
+            let _one = self.changing.of(id.clone()).await;
             self.whole(&store, state).await?;
-            let _one = self.changing.lock().await;
-            self.whole(&store, state).await?;
+            if state == TenantState::Suspended {
+                self.parts.archives.stay_suspended(&store).await?;
+            }
             self.parts.tenants.set_state(&id, state).await?;
             let standing = match state {
                 TenantState::Active => Standing::Active,
@@ -203,8 +204,8 @@ impl Control {
         Ok(())
     }
 
-    /// From here on nobody reaches a tenant that was made by half. For who holds `changing`.
-    async fn begin_to_take_away(&self, id: &TenantId) {
+    /// From here on nobody reaches a tenant that was made by half. For who holds the turn to change it.
+    pub(crate) async fn begin_to_take_away(&self, id: &TenantId) {
         let Some(store) = self.parts.tenants.open_tenant(id) else { return };
         if let Err(error) = self.parts.tenants.begin_delete(id).await {
             tracing::error!(tenant = %id, %error, "a half-made tenant could not be taken away");

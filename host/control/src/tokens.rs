@@ -139,7 +139,8 @@ impl Control {
     ) -> Result<StatusCode, ApiError> {
         let details = json!({ "id": id.chars().take(80).collect::<String>() });
         self.bracket(call, &log, permit, codes::TOKEN_REVOKED, details, async |permit| {
-            Ok(self.parts.identity.revoke_key(permit, tenant, id).await?)
+            let revoked = self.parts.identity.revoke_key(permit, tenant, id).await?;
+            self.end_lent(&log, tenant, &revoked).await
         })
         .await?;
         Ok(StatusCode::NO_CONTENT)
@@ -201,5 +202,33 @@ fn view(record: KeyRecord) -> TokenView {
         expires_at: record.expires_at.map(|at| at.to_string()),
         revoked_at: record.revoked_at.map(|at| at.to_string()),
         scope: record.scope.as_deref().map(scope_view),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_tenant_has_operators_and_the_host_has_nobody_else() {
+        assert_eq!(parse_role("operator", false).unwrap(), Role::Operator);
+        assert!(parse_role("operator", true).is_err(), "no key of a tenant is an operator's");
+        for role in Role::ALL.into_iter().filter(|role| *role != Role::Operator) {
+            assert_eq!(parse_role(role.as_str(), true).unwrap(), role);
+            assert!(parse_role(role.as_str(), false).is_err());
+        }
+    }
+
+    #[test]
+    fn a_scope_that_names_nothing_is_refused_and_is_not_taken_for_none() {
+        let scope = |classes: Option<Vec<&str>>, plugins: Option<Vec<&str>>| {
+            let words = |all: Vec<&str>| all.into_iter().map(str::to_owned).collect();
+            parse_scope(TokenScope { classes: classes.map(words), plugins: plugins.map(words) })
+        };
+        assert_eq!(scope(Some(Vec::new()), None).unwrap_err().code, "bad-scope");
+        assert_eq!(scope(None, Some(Vec::new())).unwrap_err().code, "bad-scope");
+        assert_eq!(scope(Some(vec!["everything"]), None).unwrap_err().code, "bad-scope");
+        assert!(scope(None, None).unwrap().is_none());
+        assert!(scope(Some(vec!["read"]), None).unwrap().is_some());
     }
 }

@@ -29,7 +29,8 @@ pub use audit::*;
 pub use audit_keeping::*;
 pub use automation::*;
 pub use backup::{
-    BackupView, DrillFailedView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive, RestoreBackup,
+    BackupView, DamageView, DrillFailedView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive,
+    RestoreBackup,
 };
 pub use checks::{
     CheckDetail, CheckResult, CheckView, CheckWritten, HostCallSettings, PutCheck, RemediateViolation,
@@ -60,7 +61,7 @@ pub use zero_trust::{
 /// RFC 9457 problem, `application/problem+json`; every refusal of both ports.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// Where the code is explained: `/docs/errors/<code>`.
+    /// The kind of problem. On this port `/docs/errors/<code>`, where it is explained; elsewhere `urn:ringfence:error:<code>`.
     #[serde(rename = "type")]
     pub kind: String,
     /// The status in words.
@@ -197,6 +198,18 @@ pub struct PrincipalView {
     /// What the API key is good for that was signed in with; absent for whatever the role allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<TokenScope>,
+    /// The role that is held for a while in the place of `role`, of `whoami`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lent: Option<LentRole>,
+}
+
+/// A role held for a while.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LentRole {
+    /// Which.
+    pub role: String,
+    /// Until then, RFC 3339.
+    pub until: String,
 }
 
 /// What the trust in a session rests on.

@@ -14,6 +14,10 @@ impl Control {
     /// A tenant can work now: queues and schedules that are not open are opened, and what waited goes on at once.
     pub(crate) async fn tenant_works(&self, id: &TenantId) {
         let Some(store) = self.parts.tenants.open_tenant(id) else { return };
+        // Who puts it back to a backup says so once it is whole.
+        if self.restoring.has(&store.uid()) {
+            return;
+        }
         // First: what is begun below is on the log as the tenant chose.
         self.reload_host_calls(&store).await;
         // SECURITY: only what was not read. Whoever may say that a tenant works would have its rules count from nothing.
@@ -27,7 +31,7 @@ impl Control {
     }
 
     /// A tenant's keys may be open again: when nobody has read it since the start it is read, and otherwise it can work. Whether
-    /// it is read now. Not for who holds `changing`, for which a read waits.
+    /// it is read now. Not for who holds the turn to change it, for which a read waits.
     pub(crate) async fn tenant_unlocked(&self, id: &TenantId) -> bool {
         if !self.parts.tenants.is_unread(id) {
             self.tenant_works(id).await;

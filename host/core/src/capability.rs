@@ -90,6 +90,18 @@ impl Capability {
         )
     }
 
+    /// What stands for the names in a command that grants it, where a need names none and the reader has to; none where it can be
+    /// granted without names.
+    pub const fn name_to_say(self) -> Option<&'static str> {
+        match self {
+            Self::Http | Self::Identity => Some("ORIGIN"),
+            Self::Pii => Some("FIELD:ACT"),
+            Self::Queue => Some("QUEUE"),
+            Self::Secrets => Some("SECRET"),
+            Self::Keyvalue | Self::Blob | Self::Config | Self::Logging | Self::Files | Self::Audit => None,
+        }
+    }
+
     /// The capability an import of the component model stands for, by interface name without its version
     /// (`wasi:keyvalue/store`). `None` for what every guest may have (clocks, random, io, inert cli) or nobody offers.
     pub fn of_import(interface: &str) -> Option<Self> {

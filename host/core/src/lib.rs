@@ -21,6 +21,7 @@ pub mod scope;
 pub mod source;
 pub mod standing;
 pub mod used;
+pub mod volume;
 pub mod workflow;
 
 pub use ambient::{Clock, Entropy};

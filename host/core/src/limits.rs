@@ -44,6 +44,10 @@ pub const SLOT_WAIT_MS_MAX: u64 = 5_000;
 /// How long an invocation may have waited for its client in all, before it gives way to who waits for its slot, in
 /// milliseconds. Less than the wait for a slot, so that nobody is sent away for a slot that nobody uses.
 pub const CLIENT_WAIT_MS_MAX: u64 = 2_000;
+/// Longest wait for the host's memory, of an invocation whose tenant is within its share of it, in milliseconds.
+pub const MEMORY_WAIT_MS_MAX: u64 = 2_000;
+/// How much of that passes before an invocation of a tenant above its share is ended for it, in milliseconds.
+pub const MEMORY_GRACE_MS: u64 = 200;
 /// Deepest call of a plugin by a plugin: an invocation that no plugin called is at 0.
 pub const PLUGIN_CALL_DEPTH_MAX: u32 = 4;
 /// Most calls of plugins by plugins below one invocation that no plugin called, in all.

@@ -228,6 +228,8 @@ pub struct TokenBucket {
     per_second: u64,
     /// What is left, in token-nanoseconds: a token is 10^9 of them.
     left: u128,
+    /// What was never there since the rate was raised: neither left nor taken. The same unit.
+    unfilled: u128,
     /// When `left` was right. INVARIANT: never goes back.
     at: Duration,
 }
@@ -400,7 +402,7 @@ impl Plans {
 impl TokenBucket {
     /// A full one.
     pub fn full(per_second: u64, now: Duration) -> Self {
-        Self { per_second, left: u128::from(per_second).saturating_mul(NS_PER_SECOND), at: now }
+        Self { per_second, left: u128::from(per_second).saturating_mul(NS_PER_SECOND), unfilled: 0, at: now }
     }
 
     /// Takes `count`, or nothing; the error is how many milliseconds until there is enough, at this rate.
@@ -419,15 +421,22 @@ impl TokenBucket {
     /// Goes on with another rate from now on.
     pub fn set_rate(&mut self, per_second: u64, now: Duration) {
         self.refill(now);
+        let taken = self.missing();
         self.per_second = per_second;
         self.left = self.left.min(self.capacity());
+        self.unfilled = 0;
+        self.unfilled = self.missing().saturating_sub(taken);
     }
 
     /// How many are taken of one second's worth.
     pub fn taken(&mut self, now: Duration) -> u64 {
         self.refill(now);
-        let taken = self.capacity().saturating_sub(self.left).div_ceil(NS_PER_SECOND);
-        u64::try_from(taken).unwrap_or(u64::MAX)
+        u64::try_from(self.missing().div_ceil(NS_PER_SECOND)).unwrap_or(u64::MAX)
+    }
+
+    /// What was taken and did not come back yet.
+    fn missing(&self) -> u128 {
+        self.capacity().saturating_sub(self.left).saturating_sub(self.unfilled)
     }
 
     fn capacity(&self) -> u128 {
@@ -438,6 +447,7 @@ impl TokenBucket {
         let passed = now.saturating_sub(self.at).as_nanos();
         self.at = self.at.max(now);
         self.left = self.left.saturating_add(passed.saturating_mul(u128::from(self.per_second))).min(self.capacity());
+        self.unfilled = self.unfilled.min(self.capacity().saturating_sub(self.left));
     }
 }
 
@@ -551,6 +561,26 @@ mod tests {
         bucket.set_rate(2, Duration::from_secs(60));
         assert_eq!(bucket.taken(Duration::from_secs(60)), 0);
         assert!(bucket.take(3, Duration::from_secs(60)).is_err());
+    }
+
+    #[test]
+    fn what_a_raised_rate_has_not_filled_yet_is_not_taken() {
+        let mut bucket = TokenBucket::full(1, Duration::ZERO);
+        bucket.set_rate(50_000, Duration::ZERO);
+        assert_eq!(bucket.taken(Duration::ZERO), 0);
+        assert_eq!(bucket.taken(Duration::from_millis(20)), 0);
+        assert!(bucket.take(10, Duration::from_millis(20)).is_ok());
+        assert_eq!(bucket.taken(Duration::from_millis(20)), 10);
+        assert_eq!(bucket.taken(Duration::from_secs(2)), 0);
+        // What was taken before the rate was raised, or lowered, stays so until it comes back.
+        let mut bucket = TokenBucket::full(4, Duration::ZERO);
+        assert!(bucket.take(3, Duration::ZERO).is_ok());
+        bucket.set_rate(1_000, Duration::ZERO);
+        assert_eq!(bucket.taken(Duration::ZERO), 3);
+        assert!(bucket.take(2, Duration::ZERO).is_err());
+        bucket.set_rate(2, Duration::ZERO);
+        assert_eq!(bucket.taken(Duration::ZERO), 1, "one is left of two");
+        assert!(bucket.take(1, Duration::from_secs(1)).is_ok());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
+use crate::volume::{Volume, Volumes};
 use crate::{Digest, PluginName, Principal, PrincipalId, Source, TenantId};
 
 /// LIMIT: callers whose pace is measured at once; when there are more, the quietest are forgotten.
@@ -119,11 +120,12 @@ pub struct Burst {
     pub usual: Option<u32>,
 }
 
-/// The table in force, and the paces of callers.
+/// The table in force, the paces of callers, and what plugins send out.
 #[derive(Debug, Default)]
 pub struct Standing {
     table: ArcSwap<Table>,
     seen: Mutex<Seen>,
+    sent: Mutex<Volumes>,
 }
 
 #[derive(Debug, Default)]
@@ -281,6 +283,21 @@ impl Standing {
         }
     }
 
+    /// Counts bytes that a plugin sends out of the host.
+    pub fn sent(&self, tenant: &TenantId, plugin: &PluginName, bytes: u64, now: Duration) {
+        self.volumes().count((Some(tenant.clone()), plugin.clone()), bytes, now);
+    }
+
+    /// The plugins that sent far more than they usually do, since the last call.
+    pub fn take_volumes(&self) -> Vec<Volume> {
+        self.volumes().take()
+    }
+
+    /// Counts as much for a plugin that nobody has as is told of any; for drills. Nothing that is usual is touched by it.
+    pub fn play_volume(&self, tenant: Option<&TenantId>, plugin: &PluginName, now: Duration) {
+        self.volumes().play((tenant.cloned(), plugin.clone()), now);
+    }
+
     fn count(&self, principal: &PrincipalId, tenant: Option<&TenantId>, now: Duration, is_held: bool) {
         let mut seen = self.seen();
         let seen = &mut *seen;
@@ -307,6 +324,10 @@ impl Standing {
             counted.told = true;
             seen.bursts.push(Burst { principal: principal.clone(), tenant, count: counted.count, usual });
         }
+    }
+
+    fn volumes(&self) -> std::sync::MutexGuard<'_, Volumes> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {

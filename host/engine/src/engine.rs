@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) rehearsals: Arc<Semaphore>,
     pub(crate) idle: Arc<Idle>,
     pub(crate) memory: Arc<HostMemory>,
+    /// Most bytes of one linear memory.
+    pub(crate) memory_bytes_max: u64,
 }
 
 // === impl Engine ===
@@ -67,7 +69,9 @@ impl Engine {
         let rehearsals = Arc::new(Semaphore::new(config::REHEARSALS_COUNT_MAX as usize));
         let memory = HostMemory::new(config.guests_bytes_max);
         memory.takes_back_from(&idle);
-        let shared = Arc::new(Shared { engine, scheduler, rehearsals, idle, memory });
+        memory.line().ends_of(scheduler.workers());
+        let memory_bytes_max = config.memory_bytes_max;
+        let shared = Arc::new(Shared { engine, scheduler, rehearsals, idle, memory, memory_bytes_max });
         config.io.spawn(idle::sweep(Arc::downgrade(&shared)));
         Ok(Self {
             shared,

@@ -121,6 +121,9 @@ pub enum RunError {
     /// The guest wanted memory, an instance or a stack that it may have and the host had not.
     #[error("the host has no room left for the plugin")]
     Overloaded,
+    /// Its tenant held or wanted more of the host's memory than its share, and another waited for its own.
+    #[error("its tenant is above its share of the host's memory, and others waited for theirs")]
+    MemoryShare,
     /// The host could not run it.
     #[error("the host could not run the plugin: {0}")]
     Host(String),
@@ -130,7 +133,7 @@ impl RunError {
     /// Who can mend it.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Killed | Self::SlowClient => Blame::Caller,
+            Self::Killed | Self::SlowClient | Self::MemoryShare => Blame::Caller,
             Self::Overloaded | Self::Host(_) => Blame::Host,
             _ => Blame::Plugin,
         }
@@ -150,6 +153,7 @@ impl RunError {
             Self::Killed => "killed",
             Self::SlowClient => "slow-client",
             Self::Overloaded => "overloaded",
+            Self::MemoryShare => "memory-share",
             Self::Host(_) => "host",
         }
     }

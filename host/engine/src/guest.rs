@@ -70,8 +70,8 @@ pub struct Guest {
     table: ResourceTable,
     wasi: WasiCtx,
     http: WasiHttpCtx,
-    /// Bytes of the growth that was allowed last, to take back when the allocator refuses it.
-    growth_bytes: u64,
+    /// Most bytes of one memory.
+    memory_bytes_max: u64,
     /// Bytes of all memories and tables.
     grown_bytes: u64,
     /// How much they still have to grow before it is forgotten that a growth was refused: half of that one at first. A message
@@ -82,7 +82,8 @@ pub struct Guest {
 // === impl Guest ===
 
 impl Guest {
-    pub(crate) fn new(setup: GuestSetup) -> Self {
+    /// One of which each memory may have at most so many bytes.
+    pub(crate) fn new(setup: GuestSetup, memory_bytes_max: u64) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_COUNT_MAX);
         let mut http = WasiHttpCtx::new();
@@ -94,7 +95,7 @@ impl Guest {
             table,
             wasi: empty_wasi(setup.stdout, setup.stderr, setup.replay),
             http,
-            growth_bytes: 0,
+            memory_bytes_max,
             grown_bytes: 0,
             refused_bytes: 0,
         }
@@ -125,9 +126,13 @@ impl Guest {
         self.hooks = setup.hooks;
         self.wasi = empty_wasi(setup.stdout, setup.stderr, setup.replay);
         self.meter = setup.meter;
-        self.growth_bytes = 0;
         self.refused_bytes = 0;
         Ok(())
+    }
+
+    /// No longer counts its memory, which whoever drops it is about to free: room for others at once.
+    pub(crate) fn uncount(&mut self) {
+        self.meter.release(std::mem::take(&mut self.grown_bytes));
     }
 
     /// Bytes of all memories and tables.
@@ -155,8 +160,8 @@ impl Guest {
         &mut self.table
     }
 
-    fn growing(&mut self, bytes: u64) -> bool {
-        let allowed = self.meter.reserve(bytes).is_ok();
+    async fn growing(&mut self, bytes: u64) -> bool {
+        let allowed = self.meter.reserve_in_turn(bytes).await.is_ok();
         if !allowed {
             self.refused_bytes = (bytes / 2).max(1);
         } else if self.refused_bytes > 0 {
@@ -165,16 +170,23 @@ impl Guest {
                 self.meter.forget_refused_growth();
             }
         }
-        self.growth_bytes = if allowed { bytes } else { 0 };
-        self.grown_bytes = self.grown_bytes.saturating_add(self.growth_bytes);
+        if allowed {
+            self.grown_bytes = self.grown_bytes.saturating_add(bytes);
+        }
         allowed
     }
 
-    fn growth_failed(&mut self) {
+    /// Refuses what could not be, before it is counted.
+    fn beyond(&mut self, bytes: u64) -> bool {
         self.meter.note_refused_growth();
-        self.meter.release(self.growth_bytes);
-        self.grown_bytes = self.grown_bytes.saturating_sub(self.growth_bytes);
-        self.growth_bytes = 0;
+        self.refused_bytes = (bytes / 2).max(1);
+        false
+    }
+
+    /// SECURITY: nothing is taken back. A growth past what any memory can have is told here alone, without having been asked
+    /// for: what was allowed last was another one, which the guest has. What the kernel refuses stays counted to the end.
+    fn growth_failed(&self) {
+        self.meter.note_refused_growth();
     }
 }
 
@@ -195,16 +207,25 @@ impl Drop for Guest {
     }
 }
 
-impl wasmtime::ResourceLimiter for Guest {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(self.growing(desired.saturating_sub(current) as u64))
+#[wasmtime_wasi::async_trait]
+impl wasmtime::ResourceLimiterAsync for Guest {
+    async fn memory_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> wasmtime::Result<bool> {
+        let bytes = desired.saturating_sub(current) as u64;
+        if desired as u64 > self.memory_bytes_max || max.is_some_and(|max| desired > max) {
+            return Ok(self.beyond(bytes));
+        }
+        Ok(self.growing(bytes).await)
     }
     fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
         self.growth_failed();
         Ok(())
     }
-    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(self.growing((desired.saturating_sub(current) as u64).saturating_mul(TABLE_ELEMENT_BYTES)))
+    async fn table_growing(&mut self, current: usize, desired: usize, max: Option<usize>) -> wasmtime::Result<bool> {
+        let bytes = (desired.saturating_sub(current) as u64).saturating_mul(TABLE_ELEMENT_BYTES);
+        if max.is_some_and(|max| desired > max) {
+            return Ok(self.beyond(bytes));
+        }
+        Ok(self.growing(bytes).await)
     }
     fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
         self.growth_failed();
@@ -258,7 +279,7 @@ impl WasiHttpHooks for NoEgress {
 
 #[cfg(test)]
 mod tests {
-    use wasmtime::ResourceLimiter;
+    use wasmtime::ResourceLimiterAsync;
 
     use super::*;
     use crate::pool::Full;
@@ -267,24 +288,50 @@ mod tests {
         GuestSetup { host: Box::new(host), ..GuestSetup::bare(Budget::DEFAULT) }
     }
 
-    #[test]
-    fn a_guest_that_copes_with_a_refusal_and_grows_by_less_is_not_blamed_on_memory_later() {
-        let mut guest = Guest::new(GuestSetup::bare(Budget { memory_bytes: 100, ..Budget::DEFAULT }));
-        assert!(guest.memory_growing(0, 30, None).unwrap());
-        assert!(!guest.memory_growing(30, 110, None).unwrap());
+    #[tokio::test]
+    async fn a_guest_that_copes_with_a_refusal_and_grows_by_less_is_not_blamed_on_memory_later() {
+        let mut guest = Guest::new(GuestSetup::bare(Budget { memory_bytes: 100, ..Budget::DEFAULT }), 1_000);
+        assert!(guest.memory_growing(0, 30, None).await.unwrap());
+        assert!(!guest.memory_growing(30, 110, None).await.unwrap());
         // What the host holds for it is no growth of its own, and a little is taken to tell of the refusal.
         drop(guest.meter().hold(1).unwrap());
-        assert!(guest.memory_growing(30, 69, None).unwrap());
+        assert!(guest.memory_growing(30, 69, None).await.unwrap());
         assert_eq!(guest.meter().refused_memory(), Some(Full::Own));
-        assert!(guest.memory_growing(69, 70, None).unwrap());
+        assert!(guest.memory_growing(69, 70, None).await.unwrap());
         assert_eq!(guest.meter().refused_memory(), None, "half of what it wanted");
-        assert!(!guest.table_growing(0, 7, None).unwrap());
+        assert!(!guest.table_growing(0, 7, None).await.unwrap());
         assert_eq!(guest.meter().refused_memory(), Some(Full::Own), "the last word counts");
+    }
+
+    #[tokio::test]
+    async fn what_no_memory_can_have_is_forgotten_like_any_other_refusal() {
+        let mut guest = Guest::new(GuestSetup::bare(Budget { memory_bytes: 200, ..Budget::DEFAULT }), 100);
+        assert!(!guest.memory_growing(0, 101, None).await.unwrap());
+        assert_eq!(guest.meter().refused_memory(), Some(Full::Own));
+        assert!(guest.memory_growing(0, 50, Some(60)).await.unwrap());
+        assert_eq!(guest.meter().refused_memory(), None);
+        assert!(!guest.memory_growing(50, 70, Some(60)).await.unwrap());
+        assert_eq!(guest.meter().refused_memory(), Some(Full::Own));
+        assert!(guest.memory_growing(50, 60, Some(60)).await.unwrap());
+        assert_eq!((guest.meter().refused_memory(), guest.grown_bytes()), (None, 60));
+    }
+
+    #[tokio::test]
+    async fn a_growth_that_fails_takes_nothing_back_of_one_that_did_not() {
+        let mut guest = Guest::new(GuestSetup::bare(Budget { memory_bytes: 100, ..Budget::DEFAULT }), 80);
+        assert!(guest.memory_growing(0, 30, Some(70)).await.unwrap());
+        guest.memory_grow_failed(wasmtime::Error::msg("past what any memory can have")).unwrap();
+        guest.table_grow_failed(wasmtime::Error::msg("past what any table can have")).unwrap();
+        assert_eq!((guest.meter().memory_bytes(), guest.grown_bytes()), (30, 30));
+        assert!(!guest.memory_growing(30, 71, Some(70)).await.unwrap());
+        assert!(!guest.memory_growing(30, 81, None).await.unwrap());
+        assert!(!guest.table_growing(0, 5, Some(4)).await.unwrap());
+        assert_eq!((guest.meter().memory_bytes(), guest.meter().refused_memory()), (30, Some(Full::Own)));
     }
 
     #[test]
     fn a_guest_that_rests_has_nothing_of_its_invocation_and_then_only_what_the_next_brings() {
-        let mut guest = Guest::new(with(1));
+        let mut guest = Guest::new(with(1), 1_000);
         let first = Arc::clone(guest.meter());
         assert_eq!(guest.host::<u32>().copied(), Some(1));
         assert!(guest.rest());

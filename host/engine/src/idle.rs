@@ -7,10 +7,12 @@
 //! that wait give way to the first that finds no room (`pool.rs`).
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use ringfence_core::{PluginName, TenantId};
+use tokio::runtime::Handle;
 use wasmtime::{Store, component};
 use wasmtime_wasi_http::handler::Proxy;
 
@@ -66,7 +68,25 @@ pub(crate) struct Started {
 
 /// All that wait.
 #[derive(Default)]
-pub(crate) struct Idle(Mutex<Waiting>);
+pub(crate) struct Idle {
+    waiting: Mutex<Waiting>,
+    /// Those that no longer wait and are not dropped yet: the pool has them still.
+    going_count: Arc<AtomicU32>,
+}
+
+/// Instances that were let go of, until they are dropped.
+struct Going {
+    over: Vec<Instance>,
+    going_count: Arc<AtomicU32>,
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        let count = count_of(&self.over);
+        self.over.clear();
+        self.going_count.fetch_sub(count, Ordering::Relaxed);
+    }
+}
 
 #[derive(Default)]
 struct Waiting {
@@ -105,7 +125,8 @@ impl Idle {
         }
         let mut waiting = self.lock();
         let of_tenant = waiting.by_tenant.get(&reuse.key.tenant).copied().unwrap_or(0);
-        if waiting.count >= IDLE_COUNT_MAX || of_tenant >= IDLE_PER_TENANT_COUNT_MAX {
+        let held_count = waiting.count.saturating_add(self.going_count.load(Ordering::Relaxed));
+        if held_count >= IDLE_COUNT_MAX || of_tenant >= IDLE_PER_TENANT_COUNT_MAX {
             drop(waiting);
             return;
         }
@@ -119,14 +140,14 @@ impl Idle {
         self.let_go(|key, _, _| key.tenant == *tenant);
     }
 
-    /// Drops all whose memory is of this pool; whether there were any.
-    pub(crate) fn let_go_of(&self, pool: &MemoryPool) -> bool {
-        self.let_go(|_, instance, _| instance.store.data().meter().is_in(pool))
+    /// Drops all whose memory is of this pool.
+    pub(crate) fn let_go_of(&self, pool: &MemoryPool) {
+        self.let_go(|_, instance, _| instance.store.data().meter().is_in(pool));
     }
 
-    /// Drops all; whether there were any.
-    pub(crate) fn let_go_of_all(&self) -> bool {
-        self.let_go(|_, _, _| true)
+    /// Drops all.
+    pub(crate) fn let_go_of_all(&self) {
+        self.let_go(|_, _, _| true);
     }
 
     /// Bytes of memory that they hold.
@@ -145,16 +166,20 @@ impl Idle {
         self.let_go(|_, _, since| is_short || now.saturating_duration_since(since) >= IDLE_TIME_MAX);
     }
 
-    /// Drops those of which this is true; whether there were any.
-    fn let_go(&self, is_over: impl FnMut(&InstanceKey, &Instance, Instant) -> bool) -> bool {
-        let over = self.lock().drain(is_over);
-        // Giving memory back takes its time, and not under the lock.
-        !over.is_empty()
+    /// Drops those of which this is true. What they held is no longer counted when this returns, whoever let go of them.
+    fn let_go(&self, is_over: impl FnMut(&InstanceKey, &Instance, Instant) -> bool) {
+        let mut waiting = self.lock();
+        let over = waiting.drain(is_over);
+        self.going_count.fetch_add(count_of(&over), Ordering::Relaxed);
+        drop(waiting);
+        if !over.is_empty() {
+            drop_aside(Going { over, going_count: Arc::clone(&self.going_count) });
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         // Whole between any two statements but the counts, which only bound: going on is right.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -167,6 +192,10 @@ impl Waiting {
             let over_now = instances.extract_if(.., |(instance, since)| is_over(key, instance, *since));
             over.extend(over_now.map(|(instance, _)| instance));
             left.push((key.clone(), u32::try_from(over.len() - before).unwrap_or(u32::MAX)));
+        }
+        // Under the lock: who finds nothing here that could give way finds the room that others' gave.
+        for instance in &mut over {
+            instance.store.data_mut().uncount();
         }
         for (key, count) in left {
             self.left(&key, count);
@@ -189,6 +218,19 @@ impl Waiting {
     }
 }
 
+fn count_of(instances: &[Instance]) -> u32 {
+    u32::try_from(instances.len()).unwrap_or(u32::MAX)
+}
+
+/// Drops what takes its time to drop, such as much memory, on a thread that nobody waits for where there is one: who lets go
+/// of it may be an I/O thread, or run another's guest.
+fn drop_aside(over: impl Send + 'static) {
+    match Handle::try_current() {
+        Ok(io) => drop(io.spawn_blocking(move || drop(over))),
+        Err(_) => drop(over),
+    }
+}
+
 /// Drops those that waited too long, from time to time, while the engine is there.
 pub(crate) async fn sweep(shared: Weak<Shared>) {
     loop {
@@ -199,5 +241,29 @@ pub(crate) async fn sweep(shared: Weak<Shared>) {
         if swept.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread::ThreadId;
+
+    use super::*;
+
+    struct Tells(mpsc::Sender<ThreadId>);
+
+    impl Drop for Tells {
+        fn drop(&mut self) {
+            let _ = self.0.send(std::thread::current().id());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_takes_its_time_to_drop_is_dropped_on_another_thread() {
+        let (sender, dropped) = mpsc::channel();
+        drop_aside(Tells(sender));
+        let on = dropped.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_ne!(on, std::thread::current().id());
     }
 }

@@ -23,12 +23,14 @@ mod guest;
 mod idle;
 mod imports;
 mod integral;
+mod line;
 mod meter;
 mod output;
 mod pool;
 mod replay;
 mod run;
 pub mod scheduler;
+mod share;
 
 pub use body::{Body, full};
 pub use code::{Code, NativeCode};

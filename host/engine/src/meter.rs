@@ -15,6 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::client::ClientWait;
 use crate::error::RunError;
 use crate::integral::Integral;
+use crate::line;
 use crate::pool::{Full, MemoryPool, add_within, subtract};
 
 /// LIMIT: CPU time a component may take to start, before its own budget is armed (microseconds).
@@ -38,12 +39,21 @@ pub(crate) enum End {
     HostCalls = 5,
     Killed = 6,
     SlowClient = 7,
+    MemoryShare = 8,
 }
 
 impl End {
     fn of(code: u8) -> Option<Self> {
-        let all =
-            [Self::Cpu, Self::Time, Self::Memory, Self::Response, Self::HostCalls, Self::Killed, Self::SlowClient];
+        let all = [
+            Self::Cpu,
+            Self::Time,
+            Self::Memory,
+            Self::Response,
+            Self::HostCalls,
+            Self::Killed,
+            Self::SlowClient,
+            Self::MemoryShare,
+        ];
         all.into_iter().find(|end| *end as u8 == code)
     }
 
@@ -56,6 +66,7 @@ impl End {
             Self::HostCalls => RunError::HostCallBudget,
             Self::Killed => RunError::Killed,
             Self::SlowClient => RunError::SlowClient,
+            Self::MemoryShare => RunError::MemoryShare,
         }
     }
 }
@@ -136,6 +147,16 @@ impl Meter {
     /// Whether its memory is of this pool.
     pub(crate) fn is_in(&self, pool: &MemoryPool) -> bool {
         self.pool.as_deref().is_some_and(|own| std::ptr::eq(own, pool))
+    }
+
+    /// The memory of its tenant; none where no tenant is charged.
+    pub(crate) fn pool(&self) -> Option<&Arc<MemoryPool>> {
+        self.pool.as_ref()
+    }
+
+    /// Bytes it holds now.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.memory_bytes.load(Ordering::Relaxed)
     }
 
     /// What the invocation may spend.
@@ -315,17 +336,37 @@ impl Meter {
 
     /// Counts memory; refuses what would pass the budget, the tenant's pool or the host's, and remembers whose it was.
     pub(crate) fn reserve(&self, bytes: u64) -> Result<(), BudgetError> {
-        self.try_reserve(bytes).map_err(|full| {
-            self.growth_refused.store(full as u8, Ordering::Relaxed);
-            BudgetError("memory")
-        })
+        self.reserve_by(bytes, MemoryPool::take).map_err(|full| self.note_refused(full))
     }
 
-    /// The same without remembering a refusal.
+    /// The same, and where the host has no room and the tenant is within its share of it, waits for that.
+    pub(crate) async fn reserve_in_turn(&self, bytes: u64) -> Result<(), BudgetError> {
+        let reserved = match (self.reserve_by(bytes, MemoryPool::take), &self.pool) {
+            (Err(Full::Host), Some(pool)) => match line::take_in_turn(pool, bytes).await {
+                // What is the host's and the tenant's is taken. The budget was asked before the wait: what the host holds for
+                // the guest may have used it up meanwhile.
+                Ok(()) => self.reserve_by(bytes, |_, _| Ok(())).inspect_err(|_| pool.give_back(bytes)),
+                Err(full) => Err(full),
+            },
+            (reserved, _) => reserved,
+        };
+        reserved.map_err(|full| self.note_refused(full))
+    }
+
+    fn note_refused(&self, full: Full) -> BudgetError {
+        self.growth_refused.store(full as u8, Ordering::Relaxed);
+        BudgetError("memory")
+    }
+
+    /// The same without remembering or counting a refusal: for who can go on without.
     pub(crate) fn try_reserve(&self, bytes: u64) -> Result<(), Full> {
+        self.reserve_by(bytes, MemoryPool::take_uncounted)
+    }
+
+    fn reserve_by(&self, bytes: u64, take: impl Fn(&MemoryPool, u64) -> Result<(), Full>) -> Result<(), Full> {
         let now = add_within(&self.memory_bytes, bytes, self.budget.memory_bytes).ok_or(Full::Own)?;
-        if let Some(pool) = &self.pool
-            && let Err(full) = pool.take(bytes)
+        if let Some(pool) = self.pool.as_deref()
+            && let Err(full) = take(pool, bytes)
         {
             subtract(&self.memory_bytes, bytes);
             return Err(full);
@@ -355,7 +396,7 @@ impl Meter {
     /// Whose room was short when the guest last asked for memory it did not get, if that was not forgotten.
     pub(crate) fn refused_memory(&self) -> Option<Full> {
         let code = self.growth_refused.load(Ordering::Relaxed);
-        [Full::Own, Full::Host].into_iter().find(|full| *full as u8 == code)
+        [Full::Own, Full::Host, Full::Share].into_iter().find(|full| *full as u8 == code)
     }
 
     fn memory_held(&self) -> MutexGuard<'_, Integral> {

@@ -2,12 +2,15 @@
 //!
 //! Shared by their meters. Must never give more than its size, nor take back more than it gave; and never let tenants that
 //! hold memory take all of the host's, or nobody else could start. What instances hold that wait for their next invocation is
-//! counted like the rest, and gives way to whoever finds no room.
+//! counted like the rest, and gives way to whoever finds no room; who finds none within its share of the host waits in a line
+//! (`line.rs`), which nobody passes.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use crate::idle::Idle;
+use crate::line::{Line, Pace};
+use crate::scheduler::TenantShare;
 
 /// The part of the host's memory that is kept for tenants that hold next to none, as slots are for those that hold none.
 const KEPT_PART: u64 = 8;
@@ -23,6 +26,7 @@ pub struct HostMemory {
     bytes: AtomicU64,
     /// Instances that wait for their next invocation.
     idle: OnceLock<Weak<Idle>>,
+    line: Line,
 }
 
 /// Memory that a tenant's running invocations share.
@@ -31,7 +35,11 @@ pub struct MemoryPool {
     host: Arc<HostMemory>,
     bytes_max: AtomicU64,
     bytes: AtomicU64,
+    /// Its part when the host's memory is short.
+    weight: AtomicU32,
     refused_count: AtomicU64,
+    /// How often it is looked at whether it may wait.
+    pace: Pace,
 }
 
 /// What had no room for more.
@@ -42,6 +50,8 @@ pub(crate) enum Full {
     Own = 1,
     /// The host.
     Host = 2,
+    /// The host, for a tenant that is above its share of it, while others wait for theirs.
+    Share = 3,
 }
 
 // === impl HostMemory ===
@@ -49,7 +59,7 @@ pub(crate) enum Full {
 impl HostMemory {
     /// An empty one of `bytes_max`.
     pub fn new(bytes_max: u64) -> Arc<Self> {
-        Arc::new(Self { bytes_max, bytes: AtomicU64::new(0), idle: OnceLock::new() })
+        Arc::new(Self { bytes_max, bytes: AtomicU64::new(0), idle: OnceLock::new(), line: Line::default() })
     }
 
     /// Says whose memory gives way. The first word counts.
@@ -68,7 +78,9 @@ impl HostMemory {
             host: Arc::clone(self),
             bytes_max: AtomicU64::new(bytes_max),
             bytes: AtomicU64::new(0),
+            weight: AtomicU32::new(TenantShare::USUAL.weight),
             refused_count: AtomicU64::new(0),
+            pace: Pace::default(),
         })
     }
 
@@ -77,32 +89,54 @@ impl HostMemory {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether only what is kept is left: not the time to hold memory that nobody uses.
-    pub(crate) fn is_short(&self) -> bool {
-        self.bytes() >= self.bytes_max.saturating_sub(self.kept_bytes())
+    /// Invocations ended since the start because their tenants were above their shares and others waited.
+    pub fn ended_count(&self) -> u64 {
+        self.line.ended_count()
     }
 
-    /// Takes `bytes` for a tenant that then holds `of_tenant` in all, or nothing.
-    fn take(&self, bytes: u64, of_tenant: u64) -> bool {
+    /// Whether only what is kept is left or somebody waits for some: not the time to hold memory that nobody uses.
+    pub(crate) fn is_short(&self) -> bool {
+        self.bytes() >= self.shared_bytes() || self.line.asked_bytes() > 0
+    }
+
+    /// Those who wait for some of it.
+    pub(crate) fn line(&self) -> &Line {
+        &self.line
+    }
+
+    /// What tenants share: all but what is kept.
+    pub(crate) fn shared_bytes(&self) -> u64 {
+        self.bytes_max.saturating_sub(self.kept_bytes())
+    }
+
+    /// Takes `bytes` for a tenant that then holds `of_tenant` in all, or nothing. What is `ahead` goes to others before.
+    fn take(&self, bytes: u64, of_tenant: u64, ahead: u64) -> bool {
+        // Nobody waits for what is kept for those that hold next to none.
+        let ahead = if self.is_first(of_tenant) { 0 } else { ahead };
+        let max = self.max_for(of_tenant).saturating_sub(ahead);
         // Others may have taken of what is kept: who asks for nothing still gets it.
-        bytes == 0 || add_within(&self.bytes, bytes, self.max_for(of_tenant)).is_some()
+        bytes == 0 || add_within(&self.bytes, bytes, max).is_some()
     }
 
     /// Most bytes that are held of it when a tenant takes some that then holds `of_tenant`.
-    fn max_for(&self, of_tenant: u64) -> u64 {
-        let kept = self.kept_bytes();
-        let is_first = of_tenant <= FIRST_BYTES_MAX.min(kept / FIRST_PART);
-        if is_first { self.bytes_max } else { self.bytes_max.saturating_sub(kept) }
+    pub(crate) fn max_for(&self, of_tenant: u64) -> u64 {
+        if self.is_first(of_tenant) { self.bytes_max } else { self.shared_bytes() }
     }
 
-    /// Lets go of all that waits where `bytes` then fit for a tenant that holds `of_tenant` with them; whether something went.
-    fn let_go_for(&self, bytes: u64, of_tenant: u64) -> bool {
-        let Some(idle) = self.idle() else { return false };
+    fn is_first(&self, of_tenant: u64) -> bool {
+        of_tenant <= FIRST_BYTES_MAX.min(self.kept_bytes() / FIRST_PART)
+    }
+
+    /// Lets go of all that waits where `bytes` then fit for a tenant that holds `of_tenant` with them.
+    fn let_go_for(&self, bytes: u64, of_tenant: u64) {
+        let Some(idle) = self.idle() else { return };
         let left = self.bytes().saturating_sub(idle.bytes());
-        left.saturating_add(bytes) <= self.max_for(of_tenant) && idle.let_go_of_all()
+        if left.saturating_add(bytes) <= self.max_for(of_tenant) {
+            idle.let_go_of_all();
+        }
     }
 
-    fn idle(&self) -> Option<Arc<Idle>> {
+    pub(crate) fn idle(&self) -> Option<Arc<Idle>> {
         self.idle.get()?.upgrade()
     }
 
@@ -119,6 +153,23 @@ impl MemoryPool {
         self.bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 
+    /// Changes its part when the host's memory is short, against the others'; 100 is usual, 1 the least.
+    pub fn set_weight(&self, weight: u32) {
+        self.weight.store(weight, Ordering::Relaxed);
+    }
+
+    pub(crate) fn weight(&self) -> u32 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn host(&self) -> &HostMemory {
+        &self.host
+    }
+
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
     /// Bytes held now.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
@@ -132,26 +183,43 @@ impl MemoryPool {
     /// Takes `bytes`, or nothing when they would go over here or in the host. What waits for its next invocation gives way:
     /// the tenant's own first, then, where that is enough, everybody's.
     pub(crate) fn take(&self, bytes: u64) -> Result<(), Full> {
-        let mut taken = self.try_take(bytes);
-        if taken.is_err() && self.host.idle().is_some_and(|idle| idle.let_go_of(self)) {
-            taken = self.try_take(bytes);
-        }
-        if taken == Err(Full::Host) && self.host.let_go_for(bytes, self.bytes().saturating_add(bytes)) {
-            taken = self.try_take(bytes);
-        }
+        let taken = self.take_uncounted(bytes);
         if taken == Err(Full::Own) {
             self.refused_count.fetch_add(1, Ordering::Relaxed);
         }
         taken
     }
 
-    fn try_take(&self, bytes: u64) -> Result<(), Full> {
+    /// The same without counting a refusal: for who can go on without.
+    pub(crate) fn take_uncounted(&self, bytes: u64) -> Result<(), Full> {
+        let ahead = self.host.line.asked_bytes();
+        let mut taken = self.try_take(bytes, ahead);
+        // Tried again even where nothing waited any more: somebody else may have made room just now, for more than itself.
+        if taken.is_err() {
+            if let Some(idle) = self.host.idle() {
+                idle.let_go_of(self);
+            }
+            taken = self.try_take(bytes, ahead);
+        }
+        if taken == Err(Full::Host) {
+            self.host.let_go_for(bytes, self.bytes().saturating_add(bytes));
+            taken = self.try_take(bytes, ahead);
+        }
+        // Who waits may get no time on a processor: what is promised to him is not kept for longer than he may wait.
+        if taken == Err(Full::Host) && ahead > 0 {
+            taken = self.try_take(bytes, self.host.line.asked_in_time_bytes());
+        }
+        taken
+    }
+
+    /// Takes `bytes` once `ahead` of the host's has gone to those who came before.
+    pub(crate) fn try_take(&self, bytes: u64, ahead: u64) -> Result<(), Full> {
         let max = self.bytes_max.load(Ordering::Relaxed);
         let held = self.bytes().saturating_add(bytes);
         if held > max {
             return Err(Full::Own);
         }
-        if !self.host.take(bytes, held) {
+        if !self.host.take(bytes, held, ahead) {
             return Err(Full::Host);
         }
         // The host is asked first: what it refuses one invocation must not look like a full quota to another meanwhile.
@@ -214,6 +282,7 @@ mod tests {
     fn a_tenant_at_its_own_size_takes_nothing_of_the_host() {
         let host = HostMemory::new(800);
         let pool = host.pool(10);
+        assert_eq!((pool.take_uncounted(11), pool.refused_count()), (Err(Full::Own), 0));
         assert_eq!(pool.take(11), Err(Full::Own));
         assert_eq!((pool.refused_count(), host.bytes()), (1, 0));
     }

@@ -323,8 +323,8 @@ impl Drop for Turn {
 fn new_store(shared: &Shared, guest: GuestSetup) -> Store<Guest> {
     let meter = Arc::clone(&guest.meter);
     let workers = Arc::clone(shared.scheduler.workers());
-    let mut store = Store::new(&shared.engine, Guest::new(guest));
-    store.limiter(|guest| guest);
+    let mut store = Store::new(&shared.engine, Guest::new(guest, shared.memory_bytes_max));
+    store.limiter_async(|guest| guest);
     store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
     store.set_max_component_handles(HANDLES_COUNT_MAX);
     watch_epochs(&mut store, meter, workers);
@@ -475,6 +475,7 @@ fn classify(meter: &Meter, error: &wasmtime::Error) -> RunError {
     match meter.refused_memory() {
         Some(Full::Own) => RunError::MemoryBudget,
         Some(Full::Host) => RunError::Overloaded,
+        Some(Full::Share) => RunError::MemoryShare,
         None => RunError::Trap { message: bounded(&format!("{error:#}")) },
     }
 }

@@ -287,6 +287,7 @@ impl Gateway {
             Visibility::Hidden => Refusal::NoRoute,
             Visibility::Explained if principal.kind() == PrincipalKind::Anonymous => Refusal::Unauthenticated,
             Visibility::Explained if denial.is_suspension() => Refusal::Suspended,
+            Visibility::Explained if denial.is_out_of_scope() => Refusal::OutOfScope(denial.decision.clone()),
             Visibility::Explained => Refusal::Denied(denial.decision.clone()),
         };
         seen.denial = Some(denial);
@@ -373,6 +374,7 @@ fn source(seen: &Seen, refusal: &Refusal) -> Option<Source> {
         | Refusal::StepUp(_)
         | Refusal::TooManyProofs
         | Refusal::Denied(_)
+        | Refusal::OutOfScope(_)
         | Refusal::BodyTooLarge
         | Refusal::BodyTimeout
         | Refusal::FieldsNotJson

@@ -32,6 +32,8 @@ pub enum Refusal {
     TooManyProofs,
     /// The caller's own tenant does not allow it.
     Denied(DecisionId),
+    /// The key that the caller signed in with is not for this.
+    OutOfScope(DecisionId),
     /// The body is over the limit.
     BodyTooLarge,
     /// The body did not arrive in time.
@@ -114,7 +116,7 @@ impl Refusal {
             Self::TokenUnbound => (StatusCode::UNAUTHORIZED, "token-unbound"),
             Self::StepUp(_) => (StatusCode::UNAUTHORIZED, "step-up-required"),
             Self::TooManyProofs => (StatusCode::TOO_MANY_REQUESTS, "throttled"),
-            Self::Denied(_) => (StatusCode::FORBIDDEN, "denied"),
+            Self::Denied(_) | Self::OutOfScope(_) => (StatusCode::FORBIDDEN, "denied"),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body-timeout"),
             Self::FieldsNotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "fields-not-json"),
@@ -151,6 +153,7 @@ impl Refusal {
             Self::StepUp(factor) => describe_step_up(*factor),
             Self::TooManyProofs => "this key used more proofs than are remembered",
             Self::Denied(_) => "the tenant's policy does not allow this call",
+            Self::OutOfScope(_) => "the key of this session has a scope, and this call is outside it",
             Self::BodyTooLarge => "the body is over the limit",
             Self::BodyTimeout => "the body did not arrive in time",
             Self::FieldsNotJson => "fields of this body are under protection, so it must be plain JSON",
@@ -213,11 +216,12 @@ impl Refusal {
     pub fn response(&self) -> Response<Bytes> {
         let (status, code, detail) = self.describe();
         let decision = match self {
-            Self::Denied(decision) => Some(decision.as_str()),
+            Self::Denied(decision) | Self::OutOfScope(decision) => Some(decision.as_str()),
             _ => None,
         };
         let problem = Problem {
-            kind: format!("/docs/errors/{code}"),
+            // No path: every path of this port is a tenant's.
+            kind: format!("urn:ringfence:error:{code}"),
             title: status.canonical_reason().unwrap_or_default(),
             status: status.as_u16(),
             code,
@@ -240,7 +244,12 @@ impl Refusal {
             | Self::Held(Held::Paced { retry_after_ms }) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_ms.div_ceil(1_000).max(1)));
             }
-            Self::HostLocked | Self::Overloaded | Self::AuditUnavailable | Self::Host | Self::CallsBlocked => {
+            Self::HostLocked
+            | Self::Overloaded
+            | Self::AuditUnavailable
+            | Self::Host
+            | Self::CallsBlocked
+            | Self::Run(RunError::MemoryShare) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(1));
             }
             Self::Unauthenticated | Self::Held(Held::SessionEnded) => {
@@ -348,6 +357,10 @@ fn describe_run(error: &RunError) -> (StatusCode, &'static str) {
             (StatusCode::REQUEST_TIMEOUT, "the body came too slowly while others waited for this call's place")
         }
         RunError::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "the host has no room left for the plugin"),
+        RunError::MemoryShare => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "this tenant is above its share of the host's memory, and others waited for theirs",
+        ),
         RunError::Host(_) => (StatusCode::SERVICE_UNAVAILABLE, "the host could not run the plugin"),
     }
 }

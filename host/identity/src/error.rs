@@ -143,7 +143,7 @@ pub enum IdentityError {
         count_max: usize,
     },
     /// A lifetime of nothing, beyond what its place lets keys live, or beyond the calendar.
-    #[error("a key must expire after 1 to {seconds_max} seconds")]
+    #[error("a key must expire after {}", lifetime_words(*.seconds_max))]
     Lifetime {
         /// The longest lifetime, in seconds.
         seconds_max: u32,
@@ -258,5 +258,27 @@ impl IdentityError {
             Self::Busy { .. } | Self::WrongPermit | Self::Host(_) | Self::Store(_) | Self::Keys(_) => Blame::Host,
             _ => Blame::Caller,
         }
+    }
+}
+
+/// A lifetime that a key may have, for people.
+fn lifetime_words(seconds_max: u32) -> String {
+    const DAY_SECONDS: u32 = 86_400;
+    match seconds_max {
+        u32::MAX => "1 second or more; without a lifetime it does not expire".to_owned(),
+        max if max % DAY_SECONDS == 0 => format!("1 second to {} days, {max} seconds", max / DAY_SECONDS),
+        max => format!("1 to {max} seconds"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifetime_is_told_in_days_and_none_as_none() {
+        let said = |seconds_max| IdentityError::Lifetime { seconds_max }.to_string();
+        assert_eq!(said(2_592_000), "a key must expire after 1 second to 30 days, 2592000 seconds");
+        assert_eq!(said(u32::MAX), "a key must expire after 1 second or more; without a lifetime it does not expire");
     }
 }

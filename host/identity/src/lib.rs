@@ -56,7 +56,7 @@ use ringfence_core::{
     Clock, Entropy, PluginName, Principal, PrincipalId, PrincipalKind, ResourceName, Role, SessionId, Source, Strength,
     TenantId,
 };
-use ringfence_store::{TenantStore, Tenants};
+use ringfence_store::{Locks, TenantStore, Tenants};
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
@@ -224,12 +224,12 @@ struct Shared {
     bootstrap: Mutex<Option<SecretString>>,
     /// What tokens say that were verified, by their hash. Only the signature is remembered; all else is looked up.
     verified: RwLock<HashMap<[u8; 32], Arc<Claims>>>,
-    /// Held while a key is made.
-    making: tokio::sync::Mutex<()>,
-    /// Held while a person's record is changed, so that nothing that is used up can be used twice.
-    changing_people: tokio::sync::Mutex<()>,
-    /// Held while what is known about a principal is changed.
-    changing_about: tokio::sync::Mutex<()>,
+    /// Held while a key is made, of its place alone: no tenant's queue of writes keeps another's people waiting.
+    making: Locks<Option<TenantId>>,
+    /// Held while a person's record is changed, so that nothing that is used up can be used twice; of his place alone, likewise.
+    changing_people: Locks<Option<TenantId>>,
+    /// Held while what is known about a principal is changed; of his place alone, likewise.
+    changing_about: Locks<Option<TenantId>>,
     /// None when nobody signs in with a passkey.
     webauthn: Option<webauthn_rs::Webauthn>,
     ceremonies: Mutex<Ceremonies>,
@@ -274,9 +274,9 @@ impl Identity {
             replay: Mutex::default(),
             bootstrap: Mutex::new(bootstrap),
             verified: RwLock::default(),
-            making: tokio::sync::Mutex::new(()),
-            changing_people: tokio::sync::Mutex::new(()),
-            changing_about: tokio::sync::Mutex::new(()),
+            making: Locks::default(),
+            changing_people: Locks::default(),
+            changing_about: Locks::default(),
             webauthn,
             ceremonies: Mutex::default(),
             challenges: Mutex::default(),

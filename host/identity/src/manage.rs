@@ -33,7 +33,7 @@ impl Identity {
         let (id, secret) = secret_hash::generate(shared.entropy.as_ref());
         let hashed = shared.hasher.hash_key(&secret, shared.entropy.as_ref()).await?;
         // One at a time, so that the counts below are those of the moment of writing.
-        let _turn = shared.making.lock().await;
+        let _turn = shared.making.of(new.tenant.clone()).await;
         let by_operator = permit.principal().as_str().starts_with(&format!("{OPERATOR}/"));
         let oldest_dead = check_room(&shared.read(), &new, by_operator, now)?;
         let holder = new.tenant.as_ref().map_or(OPERATOR, TenantId::as_str);
@@ -81,7 +81,7 @@ impl Identity {
         permit: Permit<act::RevokeToken>,
         tenant: Option<&TenantId>,
         id: &str,
-    ) -> Result<(), IdentityError> {
+    ) -> Result<PrincipalId, IdentityError> {
         covers(permit.resource(), tenant)?;
         let store = self.store_of(tenant)?;
         let now = self.shared.clock.now();
@@ -98,7 +98,8 @@ impl Identity {
         };
         let mut ops = vec![Op::put_json(key_at(id), &stored)?];
         ops.extend(ending(&sessions));
-        finish(store, ops).await
+        finish(store, ops).await?;
+        Ok(stored.record.principal)
     }
 
     /// The keys there, oldest first, ended ones too.

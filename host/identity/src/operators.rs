@@ -119,7 +119,7 @@ impl Identity {
         wanted.sessions.posture.check()?;
         self.could_come_back(by, from, &wanted)?;
         let store = self.store_of(None)?;
-        let _changing = self.shared.changing_about.lock().await;
+        let _changing = self.shared.changing_about.of(None).await;
         if weighed_for != *by.id() || before != self.asked_of_operators() {
             return Err(IdentityError::FactorState("these settings were changed meanwhile"));
         }

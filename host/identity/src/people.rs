@@ -36,7 +36,7 @@ impl Identity {
         let now = shared.clock.now();
         let beyond = |_| IdentityError::Host("the clock is out of range");
         let expires_at = now.checked_add(SignedDuration::from_hours(INVITATION_HOURS)).map_err(beyond)?;
-        let _turn = shared.making.lock().await;
+        let _turn = shared.making.of(new.tenant.clone()).await;
         if let Some(tenant) = new.tenant.as_ref().filter(|_| by_operator) {
             // SECURITY: as for keys: an operator may start a tenant off, and no more.
             let tables = shared.read();
@@ -60,7 +60,7 @@ impl Identity {
             enrolled_at: None,
         };
         let person = StoredPerson::invited(record.clone(), &token, shared.entropy.as_ref());
-        let _changing = shared.changing_people.lock().await;
+        let _changing = shared.changing_people.of(record.tenant.clone()).await;
         let ended = shared.write().end_all_of_person(&record.principal);
         let mut ops = vec![Op::put_json(person_at(&record.name), &person)?];
         ops.extend(ending(&ended));
@@ -89,18 +89,18 @@ impl Identity {
         Ok(all)
     }
 
-    /// Removes a person and ends his sessions at once.
+    /// Removes a person and ends his sessions at once; says who he was.
     pub async fn remove_person(
         &self,
         permit: Permit<act::RevokeToken>,
         tenant: Option<&TenantId>,
         name: &str,
-    ) -> Result<(), IdentityError> {
+    ) -> Result<PrincipalId, IdentityError> {
         covers(permit.resource(), tenant)?;
         let name: ResourceName = name.parse().map_err(|_| not_found(name))?;
         let principal = principal_of(tenant, &name)?;
         let store = self.store_of(tenant)?;
-        let _changing = self.shared.changing_people.lock().await;
+        let _changing = self.shared.changing_people.of(tenant.cloned()).await;
         let ended = {
             let mut tables = self.shared.write();
             tables.remove_person(&principal).ok_or_else(|| not_found(name.as_str()))?;
@@ -108,7 +108,8 @@ impl Identity {
         };
         let mut ops = vec![Op::delete(person_at(&name))];
         ops.extend(ending(&ended));
-        finish(store, ops).await
+        finish(store, ops).await?;
+        Ok(principal)
     }
 
     /// Uses an invitation: sets the password, if there is to be one, and opens a session in which factors are added.
@@ -208,7 +209,8 @@ impl Identity {
         principal: &PrincipalId,
         change: impl FnOnce(&mut StoredPerson) -> Result<T, IdentityError>,
     ) -> Result<T, IdentityError> {
-        let _changing = self.shared.changing_people.lock().await;
+        let place = self.shared.read().person(principal).map(|person| person.record.tenant.clone());
+        let _changing = self.shared.changing_people.of(place.ok_or(IdentityError::Unauthenticated)?).await;
         let found = self.shared.read().person(principal).cloned();
         let mut person = found.ok_or(IdentityError::Unauthenticated)?;
         let done = change(&mut person)?;
@@ -282,6 +284,12 @@ impl Identity {
     /// When the person was invited that a principal is; none for everybody else. Under one name, another time is another person.
     pub fn invited_at(&self, principal: &Principal) -> Option<Timestamp> {
         self.person_behind(principal).ok().map(|person| person.record.invited_at)
+    }
+
+    /// Whether the session that somebody came with is still there: not once he was removed or his key revoked, whoever has his
+    /// name by then.
+    pub fn is_signed_in(&self, principal: &Principal) -> bool {
+        principal.session().is_some_and(|session| self.shared.read().session(session).is_some())
     }
 
     /// The person behind a session; fails for services.

@@ -493,7 +493,7 @@ impl Identity {
         change: impl FnOnce(&mut About) -> Result<(), IdentityError>,
     ) -> Result<(), IdentityError> {
         let store = self.store_of(tenant)?;
-        let _changing = self.shared.changing_about.lock().await;
+        let _changing = self.shared.changing_about.of(tenant.cloned()).await;
         let mut about = self.shared.read().about(principal).cloned().unwrap_or_default();
         about.principal = Some(principal.clone());
         change(&mut about)?;

@@ -106,14 +106,14 @@ impl Shelf {
             let key: StoredKey = record.json()?;
             // INVARIANT: a key speaks for the tenant in whose store it lies.
             if key.record.tenant.as_ref() != tenant {
-                return Err(IdentityError::Host("a stored key belongs to another tenant"));
+                return Err(StoreError::Damaged.into());
             }
             tables.keys.insert(key.record.id.clone(), key);
         }
         for record in scan(&store, &Key::new(["identity", "person"])).await? {
             let person: StoredPerson = record.json()?;
             if person.record.tenant.as_ref() != tenant {
-                return Err(IdentityError::Host("a stored person belongs to another tenant"));
+                return Err(StoreError::Damaged.into());
             }
             tables.put_person(person);
         }

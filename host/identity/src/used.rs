@@ -57,6 +57,19 @@ impl Identity {
         Ok(tables.used.values().filter(|used| used.tenant.as_ref() == tenant).cloned().collect())
     }
 
+    /// Whether a principal is anybody of a place, as far as that is known here: a person, also one who is only invited, the holder of a
+    /// key that is live, or who signed in from elsewhere.
+    pub fn is_anybody(&self, tenant: Option<&TenantId>, principal: &PrincipalId) -> bool {
+        let now = self.shared.clock.now();
+        let tables = self.shared.read();
+        let is_person = tables.person(principal).is_some_and(|person| person.record.tenant.as_ref() == tenant);
+        let has_key = || tables.keys_of(tenant).any(|key| key.is_live(now) && key.principal == *principal);
+        let from_elsewhere = |used: &LastUse| {
+            used.tenant.as_ref() == tenant && matches!(used.method, Method::Federated | Method::ClientCertificate)
+        };
+        is_person || has_key() || tables.used.get(principal).is_some_and(from_elsewhere)
+    }
+
     /// Who asked for something that comes due while he is away: as he is known now, without a session. None when he was
     /// removed meanwhile, or is known from elsewhere alone. Whether he may still have it done is for policy to say.
     #[expect(clippy::disallowed_methods, reason = "this room knows who there is, and he proved himself when he asked")]

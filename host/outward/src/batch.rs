@@ -1,6 +1,6 @@
 //! A batch: the next entries of a log, as the destination's role sees them.
 //!
-//! Must never hold more than a batch, skip an entry, or change their order.
+//! Must never hold more than a batch, skip an entry without saying so in its place, or change their order.
 
 use ringfence_audit::{Audit, AuditError, Entry, Log, codes, redact, sees_all};
 use ringfence_core::Role;
@@ -45,24 +45,42 @@ pub(crate) struct Batch {
     pub items: Vec<Item>,
 }
 
-/// The next batch of a log that has `size` entries.
+/// The next batch of a log that has `size` entries. What is damaged or was deleted is passed over, and an item says so.
 pub(crate) async fn gather(
     audit: &Audit,
     threat: &Threat,
     (scope, log): (&Scope, &Log),
     destination: &Destination,
-    (from, size): (u64, u64),
+    (from, size, now_ms): (u64, u64, i64),
 ) -> Result<Batch, AuditError> {
     let mut batch = Batch { log: audit.origin(log), next: from, items: Vec::new() };
     let end = match destination.carries {
         Carries::Audit => size.min(from.saturating_add(BATCH_COUNT_MAX as u64)),
         Carries::Alerts => size.min(from.saturating_add(LOOKED_COUNT_MAX)),
     };
-    let mut bytes = 0_usize;
+    // What can be read at once ends before what is damaged.
+    let (mut bytes, mut upto) = (0_usize, end);
     while batch.next < end && batch.items.len() < BATCH_COUNT_MAX && bytes < BATCH_BYTES_MAX {
         // Few at a time: what does not fit into the batch was read for nothing.
-        let entries = audit.list(log, batch.next, usize::try_from(end - batch.next).map_or(50, |rest| rest.min(50)));
-        let entries = entries.await?;
+        if batch.next >= upto {
+            upto = end;
+        }
+        let page = usize::try_from(upto.saturating_sub(batch.next)).map_or(50, |rest| rest.min(50));
+        let entries = match audit.list(log, batch.next, page).await {
+            Err(AuditError::Deleted { before, .. }) if before > batch.next => {
+                batch.pass_over(before, now_ms, "they were deleted after their retention");
+                continue;
+            }
+            Err(AuditError::Broken { seq, .. }) if seq == batch.next => {
+                batch.pass_over(seq.saturating_add(1), now_ms, "they are damaged");
+                continue;
+            }
+            Err(AuditError::Broken { seq, .. }) if seq > batch.next && seq < upto => {
+                upto = seq;
+                continue;
+            }
+            read => read?,
+        };
         if entries.is_empty() {
             break;
         }
@@ -82,6 +100,29 @@ pub(crate) async fn gather(
         }
     }
     Ok(batch)
+}
+
+// === impl Batch ===
+
+impl Batch {
+    /// Says that the entries before place `to` cannot be carried, and goes on there. What follows on the same is one item.
+    fn pass_over(&mut self, to: u64, now_ms: i64, why: &str) {
+        let next = self.next;
+        let before =
+            self.items.pop_if(|last| last.event.pointer("/uncarried/to").and_then(Value::as_u64) == Some(next));
+        let from = before.map_or(next, |before| before.seq);
+        self.next = to;
+        self.items.push(Item {
+            seq: from,
+            time_ms: now_ms,
+            code: codes::ENTRIES_SKIPPED.to_owned(),
+            severity: HIGH,
+            event: json!({
+                "seq": from, "title": format!("Entries {from} to {} of the log cannot be carried: {why}", to.saturating_sub(1)),
+                "level": "high", "uncarried": { "from": from, "to": to },
+            }),
+        });
+    }
 }
 
 // === impl Item ===

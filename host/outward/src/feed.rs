@@ -52,8 +52,14 @@ pub struct FeedState {
     pub answered_at: Option<Timestamp>,
     /// When objects came last.
     pub loaded_at: Option<Timestamp>,
-    /// Objects taken in so far.
+    /// Objects that came so far.
     pub objects_count: u64,
+    /// How many of them could not be read.
+    #[serde(default)]
+    pub refused_count: u64,
+    /// The first of these on the last page that had any, and why.
+    #[serde(default)]
+    pub last_refused: Option<String>,
     /// Of the last page with indicators: from its receipt to their being in force, microseconds.
     pub active_after_us: Option<u64>,
     /// Failures in a row.

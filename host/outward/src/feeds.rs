@@ -246,6 +246,10 @@ impl Outward {
                 state.loaded_at = Some(parts.clock.now());
                 state.objects_count = state.objects_count.saturating_add(count);
                 state.active_after_us = Some(loaded.active_after_us);
+                state.refused_count = state.refused_count.saturating_add(loaded.refused_count as u64);
+                if let Some(first) = loaded.refused.into_iter().next() {
+                    state.last_refused = Some(first);
+                }
             }
         }
     }

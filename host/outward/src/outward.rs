@@ -210,7 +210,7 @@ impl Outward {
             return Err(OutwardError::TooMany { what: "destinations", count_max: DESTINATIONS_COUNT_MAX });
         }
         let (store, log) = self.place_of(scope)?;
-        let size = parts.audit.size(&log).await?;
+        let (size, first) = (parts.audit.size(&log).await?, parts.audit.first(&log).await?);
         let destination = Destination {
             id: self.new_id("out_"),
             name,
@@ -223,7 +223,9 @@ impl Outward {
             made_at: parts.clock.now(),
             to,
         };
-        let progress = Progress { next_seq: wanted.from_seq.unwrap_or(size).min(size), ..Progress::default() };
+        // What was deleted after its retention nobody can carry.
+        let next_seq = wanted.from_seq.unwrap_or(size).max(first).min(size);
+        let progress = Progress { next_seq, ..Progress::default() };
         let signing = matches!(destination.to, To::Webhook { .. }).then(|| self.new_secret());
         let secrets = Secrets { signing, authorization: wanted.authorization(&destination.to)? };
         let record = key(carries, destination.name.as_str());

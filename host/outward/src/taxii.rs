@@ -1,7 +1,8 @@
 //! A TAXII 2.1 collection, asked for what was added (OASIS TAXII 2.1, sections 3.4, 3.5 and 5.4).
 //!
 //! Must never believe a server more than its bytes: pages, bytes and time are bounded, a page that points to where one was
-//! already is an error, and so is anything that is not TAXII. One page is held at a time.
+//! already is an error, and so is anything that is not TAXII: what broke must not look like a page with nothing on it. One page
+//! is held at a time.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -10,8 +11,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use jiff::Timestamp;
 use ringfence_keys::Secret;
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 use url::Url;
 
 use crate::feed::Feed;
@@ -58,8 +59,29 @@ struct Envelope {
     #[serde(default)]
     more: bool,
     next: Option<String>,
-    #[serde(default)]
-    objects: Vec<Value>,
+    /// None on a page with nothing on it.
+    #[serde(default, deserialize_with = "objects")]
+    objects: Option<Vec<Value>>,
+    /// What TAXII knows nothing of.
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+/// The objects, when they are named at all: `null` is no list.
+fn objects<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Value>>, D::Error> {
+    Vec::deserialize(from).map(Some)
+}
+
+impl Envelope {
+    /// What is on the page. One that names no objects is a page with nothing on it if it has nothing else to say either, but for what
+    /// a server may add: an error page in JSON is none.
+    fn objects(objects: Option<Vec<Value>>, others: &Map<String, Value>) -> Result<Vec<Value>, String> {
+        match objects {
+            Some(objects) => Ok(objects),
+            None if others.keys().all(|name| name.starts_with("x_")) => Ok(Vec::new()),
+            None => Err("what the server answers is no TAXII envelope: it has no `objects`".to_owned()),
+        }
+    }
 }
 
 impl<'a> Poll<'a> {
@@ -137,14 +159,15 @@ impl<'a> Poll<'a> {
         let added_last = added(&answer.headers, "x-taxii-date-added-last")?;
         // A server whose clock is ahead must not make us miss what it adds until then.
         let added_last = added_last.map(|at| at.min(now));
+        let objects = Envelope::objects(envelope.objects, &envelope.others)?;
         self.is_over = !envelope.more;
         if envelope.more {
-            if envelope.objects.is_empty() {
+            if objects.is_empty() {
                 return Err("the server says that there is more, and sends nothing".to_owned());
             }
             self.go_on(envelope.next, added_last)?;
         }
-        Ok(Page { objects: envelope.objects, added_last })
+        Ok(Page { objects, added_last })
     }
 
     fn go_on(&mut self, next: Option<String>, added_last: Option<Timestamp>) -> Result<(), String> {

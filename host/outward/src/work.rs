@@ -78,6 +78,14 @@ impl Carrier {
         self.woken.notify_one();
     }
 
+    /// What kept its log from being read is over. Of deliveries that failed it says nothing.
+    fn is_read(&self) {
+        let mut state = self.state();
+        if state.progress.failures == 0 {
+            state.progress.last_error = None;
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -118,20 +126,22 @@ impl Outward {
         let size = match parts.audit.size(&log).await {
             Ok(size) => size,
             Err(AuditError::Gone) => return Step::End,
-            Err(error) => return self.unread(&carrier.owner, &error),
+            Err(error) => return self.unread(carrier, &error),
         };
         if progress.next_seq >= size {
+            carrier.is_read();
             return Step::Rest(parts.pace.poll);
         }
         if let Some(wait) = self.mail_wait(carrier, &destination) {
             return Step::Rest(wait);
         }
         let Some(_place) = self.inner.places.take(&carrier.owner).await else { return Step::End };
-        let read = (progress.next_seq, size);
+        let read = (progress.next_seq, size, parts.clock.now().as_millisecond());
         let batch = match gather(&parts.audit, &parts.threat, (&carrier.owner, &log), &destination, read).await {
             Ok(batch) => batch,
-            Err(error) => return self.unread(&carrier.owner, &error),
+            Err(error) => return self.unread(carrier, &error),
         };
+        carrier.is_read();
         if batch.items.is_empty() {
             return self.skip(carrier, &store, &batch, size).await;
         }
@@ -150,8 +160,9 @@ impl Outward {
         }
     }
 
-    fn unread(&self, owner: &Scope, error: &AuditError) -> Step {
-        tracing::warn!(owner = owner.log(), %error, "a log that is carried out cannot be read now");
+    fn unread(&self, carrier: &Carrier, error: &AuditError) -> Step {
+        tracing::warn!(owner = carrier.owner.log(), %error, "a log that is carried out cannot be read now");
+        carrier.state().progress.last_error = Some(error.to_string());
         Step::Rest(IDLE)
     }
 

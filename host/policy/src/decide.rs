@@ -7,13 +7,17 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 #[cfg(test)]
-use cedar_policy::{Decision, PolicySet};
+use cedar_policy::{Authorizer, Decision, PolicySet};
+use cedar_policy_core::ast;
+use cedar_policy_core::evaluator::Evaluator;
+use cedar_policy_core::extensions::Extensions;
 use ringfence_core::{Clock, Device, Entropy, Principal, Resource, Role, TenantId};
 
 use crate::answers::Answers;
 use crate::decision::{Effect, Explained, Outcome, PolicyReason, Ruling, Visibility};
 use crate::elevation::Elevation;
 use crate::host_calls::{HostCache, HostReads};
+use crate::index::Statement;
 use crate::labels::{Labels, NO_LABELS};
 use crate::question::{Question, Translated};
 use crate::recent::Recent;
@@ -230,13 +234,15 @@ impl Checker {
     /// or a failure anywhere is a no, else a permit anywhere is a yes.
     pub(crate) fn ask(&self, asked: &Translated, others: [Option<&Rules>; 2]) -> Answer {
         let indexes = std::iter::once(&self.platform).chain(others.into_iter().flatten().map(|rules| &rules.index));
+        let request = AsRef::<ast::Request>::as_ref(&asked.request).clone();
+        let evaluator = Evaluator::new(request, asked.entities.as_ref(), Extensions::all_available());
         let (mut permits, mut forbids, mut errors) = (Vec::new(), Vec::new(), Vec::new());
-        for set in indexes.flat_map(|index| index.slices(&asked.place)) {
-            let response = self.authorizer.is_authorized(&asked.request, set, &asked.entities);
-            errors.extend(response.diagnostics().errors().map(ToString::to_string));
-            for policy in response.diagnostics().reason().filter_map(|id| set.policy(id)) {
-                let side = if tenant::effect_of(policy) == Effect::Forbid { &mut forbids } else { &mut permits };
-                side.push(policy);
+        for Statement { policy, condition } in indexes.flat_map(|index| index.slice(&asked.place)) {
+            match condition.holds(&evaluator) {
+                Ok(false) => {}
+                Ok(true) if tenant::effect_of(policy) == Effect::Forbid => forbids.push(policy),
+                Ok(true) => permits.push(policy),
+                Err(error) => errors.push(format!("error while evaluating policy `{}`: {error}", policy.id())),
             }
         }
         let allowed = forbids.is_empty() && errors.is_empty() && !permits.is_empty();
@@ -251,7 +257,7 @@ impl Checker {
     /// Asks one set, whole: what [`Checker::ask`] must be equal to.
     #[cfg(test)]
     pub(crate) fn ask_all(&self, asked: &Translated, set: &PolicySet) -> Answer {
-        let response = self.authorizer.is_authorized(&asked.request, set, &asked.entities);
+        let response = Authorizer::new().is_authorized(&asked.request, set, &asked.entities);
         let errors: Vec<String> = response.diagnostics().errors().map(ToString::to_string).collect();
         let allowed = response.decision() == Decision::Allow && errors.is_empty();
         let reasons = response.diagnostics().reason().filter_map(|id| set.policy(id)).map(reason);

@@ -70,6 +70,11 @@ impl Denial {
         self.source.ruling.determining.iter().any(|reason| reason.id == SUSPENDED)
     }
 
+    /// Whether it was no because of the scope of the key that the principal came with: no change of the tenant's policy helps.
+    pub fn is_out_of_scope(&self) -> bool {
+        self.source.ruling.determining.iter().any(|reason| SCOPE.contains(&reason.id.as_str()))
+    }
+
     /// The action's word.
     pub fn action(&self) -> &'static str {
         self.source.question.action

@@ -38,11 +38,8 @@ pub(crate) const OPERATOR_ALONE: [&str; 9] = [
     "destroy-keys",
 ];
 
-/// What a role that is held for a while never does.
-const APPROVE: &str = "approve-change";
-
-/// What makes somebody, brings somebody back, or gives somebody a role, who is not held to a scope.
-const MAKERS: [&str; 4] = ["create-token", "write-policy", APPROVE, "restore-backup"];
+/// What makes somebody, brings somebody back, or gives somebody a role, who is held neither to a scope nor to a time.
+const MAKERS: [&str; 4] = ["create-token", "write-policy", "approve-change", "restore-backup"];
 
 /// Whether the boundary leaves `who` any way to do this.
 pub(crate) fn may_ever(who: &Who, action: &str, resource: &Resource) -> bool {
@@ -74,8 +71,8 @@ fn may_without_scope(who: &Who, action: &str, resource: &Resource) -> bool {
                 && own == other
                 && !OPERATOR_ALONE.contains(&action)
                 && HostAct::of_word(action).is_none()
-                // Separation of duties: a role that is held for a while approves nothing.
-                && (action != APPROVE || who.elevated_from.is_none())
+                // Separation of duties: a role that is held for a while approves nothing, and makes nothing that outlasts it.
+                && (!MAKERS.contains(&action) || who.elevated_from.is_none())
         }
         (PrincipalKind::Plugin, None, Some(own), Some(other)) => own == other && HostAct::of_word(action).is_some(),
         _ => false,

@@ -5,13 +5,18 @@
 //! policy whose scope does not fit without evaluating its conditions; so the slice answers and errs as the whole set does
 //! (`tests_changes.rs` asks both). In the bucket of one action a policy of the platform names that action alone: Cedar makes
 //! a set of a list each time it looks at one, which cost more than everything else.
+//!
+//! What lies in a bucket is evaluated by Cedar's evaluator. Its authorizer takes sets: for each it puts every condition
+//! together anew, copies the request, and lists what did not apply, which took a third of a decision.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use cedar_policy::{
-    ActionConstraint, EntityTypeName, EntityUid, Policy as CedarPolicy, PolicySet, PolicySetError, PrincipalConstraint,
+    ActionConstraint, EntityTypeName, EntityUid, Policy as CedarPolicy, PolicySet, PrincipalConstraint,
     ResourceConstraint,
 };
+use cedar_policy_core::ast::{Expr, Literal, SlotEnv, ValueKind};
+use cedar_policy_core::evaluator::Evaluator;
 
 /// Longest list of actions in a tenant's policy that is spread over the buckets of each; a longer one lies with those
 /// for every action. LIMIT: bounds the memory of an index to this many copies of each policy.
@@ -34,12 +39,23 @@ pub(crate) struct Place {
     pub(crate) resources: Vec<EntityUid>,
 }
 
+/// A policy, and when it applies.
+#[derive(Debug, Clone)]
+pub(crate) struct Statement {
+    pub(crate) policy: CedarPolicy,
+    pub(crate) condition: Condition,
+}
+
+/// Scope, `when` and `unless` of a policy as the one expression that is evaluated.
+#[derive(Debug, Clone)]
+pub(crate) struct Condition(Expr);
+
 /// Policies by scope: by action, then by what it says of the principal, then of the resource. Most questions find little on
 /// the way, so little of a question is hashed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Index {
-    every_action: BySide<BySide<PolicySet>>,
-    actions: HashMap<EntityUid, BySide<BySide<PolicySet>>>,
+    every_action: BySide<BySide<Vec<Statement>>>,
+    actions: HashMap<EntityUid, BySide<BySide<Vec<Statement>>>>,
 }
 
 /// Things by what a scope says of one side.
@@ -78,17 +94,41 @@ impl<T: Default> BySide<T> {
     }
 }
 
+// === impl Condition ===
+
+impl Condition {
+    /// Fails for what Cedar takes into no set, which is nothing that was parsed as a policy.
+    fn of(policy: &CedarPolicy) -> Result<Self, String> {
+        let set = PolicySet::from_policies([policy.clone()]).map_err(|error| error.to_string())?;
+        let condition = set.as_ref().policies().next().map(|policy| policy.condition());
+        Ok(Self(condition.ok_or("a policy is lost in a set of its own")?))
+    }
+
+    /// Whether it holds for the evaluator's question. The error is in Cedar's words.
+    pub(crate) fn holds(&self, evaluator: &Evaluator<'_>) -> Result<bool, String> {
+        let value = evaluator.interpret(&self.0, &SlotEnv::new()).map_err(|error| error.to_string())?;
+        match value.value_kind() {
+            ValueKind::Lit(Literal::Bool(holds)) => Ok(*holds),
+            _ => Err("its condition is neither true nor false".to_owned()),
+        }
+    }
+}
+
 // === impl Index ===
 
 impl Index {
     /// Sorts policies into buckets, lists of at most `actions_spread_count_max` actions into the bucket of each. Fails
-    /// when two have one id.
+    /// when two have one id, for a reason would then name either.
     pub(crate) fn build<'a>(
         policies: impl IntoIterator<Item = &'a CedarPolicy>,
         actions_spread_count_max: usize,
-    ) -> Result<Self, Box<PolicySetError>> {
+    ) -> Result<Self, String> {
         let mut index = Self::default();
+        let mut ids = HashSet::new();
         for policy in policies {
+            if !ids.insert(policy.id()) {
+                return Err(format!("two policies have the id `{}`", policy.id()));
+            }
             for action in actions(policy.action_constraint(), actions_spread_count_max) {
                 let lies = match &action {
                     Some(action) if actions_spread_count_max == usize::MAX => for_action(policy, action),
@@ -99,19 +139,21 @@ impl Index {
                     None => &mut index.every_action,
                 };
                 let resources = principals.of(principal_side(policy.principal_constraint()));
-                resources.of(resource_side(policy.resource_constraint())).add(lies)?;
+                resources
+                    .of(resource_side(policy.resource_constraint()))
+                    .push(Statement { condition: Condition::of(&lies)?, policy: lies });
             }
         }
         Ok(index)
     }
 
-    /// The policies that can apply, in disjoint sets.
-    pub(crate) fn slices<'a>(&'a self, place: &'a Place) -> impl Iterator<Item = &'a PolicySet> {
+    /// The policies that can apply, none twice.
+    pub(crate) fn slice<'a>(&'a self, place: &'a Place) -> impl Iterator<Item = &'a Statement> {
         let principals = std::iter::once(&self.every_action).chain(self.actions.get(&place.action));
         principals
             .flat_map(|principals| principals.fitting(&place.principals))
             .flat_map(|resources| resources.fitting(&place.resources))
-            .filter(|set| !set.is_empty())
+            .flatten()
     }
 
     /// The most policies that can apply to one question.
@@ -120,10 +162,10 @@ impl Index {
         let mut largest: HashMap<(bool, Sort, Sort), usize> = HashMap::new();
         for (of_one_action, principals) in every.chain(self.actions.values().map(|principals| (true, principals))) {
             for (principal, resources) in principals.all() {
-                for (resource, set) in resources.all() {
+                for (resource, all) in resources.all() {
                     // A question looks under a thing, under the plugin it belongs to and under its tenant: all count.
                     let most = largest.entry((of_one_action, principal, resource)).or_default();
-                    *most = set.num_of_policies().max(*most);
+                    *most = all.len().max(*most);
                 }
             }
         }

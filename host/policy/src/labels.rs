@@ -1,5 +1,5 @@
-//! Labels: what a tenant says of its people and things, for its policies to read. Who was trained in what and holds which
-//! certification; how a plugin, a secret or a field is classified, and what it is for.
+//! Labels: what a tenant says of its people and things, for its policies to read. Who was trained in what, holds which
+//! certification and has which role of the tenant's own making; how a plugin, a secret or a field is classified, and what it is for.
 //!
 //! Must never speak of another tenant's people, nor decide: a label that no statement reads changes nothing. What is not
 //! named is `internal`, for no purpose, and trained in nothing, so that every entity has every attribute of the schema.
@@ -9,13 +9,14 @@ use std::str::FromStr;
 
 use cedar_policy_core::ast::Value;
 use ringfence_core::limits::{POLICY_LABELLED_COUNT_MAX, POLICY_LABELS_BYTES_MAX, POLICY_LABELS_COUNT_MAX};
-use ringfence_core::{PluginName, ResourceName, TenantId, WordError};
+use ringfence_core::{PluginName, ResourceName, Role, TenantId, WordError};
 use serde::Deserialize;
 
 use crate::PolicyError;
 
 /// Attributes of people and things that labels fill, as the JSON of a statement that reads one has them.
-pub(crate) const ATTRIBUTES: [&str; 4] = ["\"training\"", "\"certifications\"", "\"classification\"", "\"purposes\""];
+pub(crate) const ATTRIBUTES: [&str; 5] =
+    ["\"training\"", "\"certifications\"", "\"roles\"", "\"classification\"", "\"purposes\""];
 
 /// Most characters of a name that an error repeats.
 const QUOTE_CHARS_MAX: usize = 80;
@@ -30,8 +31,12 @@ pub(crate) static NO_LABELS: Labels = Labels {
     containers: BTreeMap::new(),
 };
 
-static OF_OTHERS: OfPrincipal =
-    OfPrincipal { training: BTreeSet::new(), certifications: BTreeSet::new(), purposes: BTreeSet::new() };
+static OF_OTHERS: OfPrincipal = OfPrincipal {
+    training: BTreeSet::new(),
+    certifications: BTreeSet::new(),
+    purposes: BTreeSet::new(),
+    roles: BTreeSet::new(),
+};
 static OF_OTHER_THINGS: OfThing = OfThing { classification: Classification::Internal, purposes: BTreeSet::new() };
 
 /// Says why a text is no name.
@@ -59,6 +64,7 @@ pub(crate) struct OfPrincipal {
     training: BTreeSet<String>,
     certifications: BTreeSet<String>,
     purposes: BTreeSet<String>,
+    roles: BTreeSet<String>,
 }
 
 /// Those of one plugin, secret, field, bucket or container.
@@ -124,6 +130,7 @@ impl Labels {
             words(&format!("{place}.training"), &labels.training)?;
             words(&format!("{place}.certifications"), &labels.certifications)?;
             words(&format!("{place}.purposes"), &labels.purposes)?;
+            roles(&format!("{place}.roles"), &labels.roles)?;
         }
         for (kind, things, is_one) in [
             ("plugins", &self.plugins, is_name::<PluginName> as IsName),
@@ -145,11 +152,12 @@ impl Labels {
 
 impl OfPrincipal {
     /// In Cedar's words.
-    pub(crate) fn attributes(&self) -> [(&'static str, Value); 3] {
+    pub(crate) fn attributes(&self) -> [(&'static str, Value); 4] {
         [
             ("training", set(&self.training)),
             ("certifications", set(&self.certifications)),
             ("purposes", set(&self.purposes)),
+            ("roles", set(&self.roles)),
         ]
     }
 }
@@ -219,6 +227,15 @@ fn words(place: &str, words: &BTreeSet<String>) -> Result<(), PolicyError> {
             );
             Err(refused(place, why))
         }
+        None => Ok(()),
+    }
+}
+
+/// The same of roles; those that the host gives are not a tenant's to give by a label, and none looks like one.
+fn roles(place: &str, names: &BTreeSet<String>) -> Result<(), PolicyError> {
+    words(place, names)?;
+    match names.iter().find(|name| Role::ALL.iter().any(|role| role.as_str() == name.as_str())) {
+        Some(name) => Err(refused(place, format!("`{name}` is a role of the host, which keys and people are given"))),
         None => Ok(()),
     }
 }

@@ -20,6 +20,7 @@ mod guard;
 mod host_calls;
 mod index;
 mod labels;
+pub mod moved;
 mod occasion;
 mod particulars;
 pub mod prove;
@@ -29,6 +30,7 @@ mod remedy;
 pub mod roles;
 mod scores;
 mod shadow;
+mod stored;
 mod structure;
 mod tenant;
 mod text;
@@ -37,7 +39,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use cedar_policy::{Authorizer, PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy::{PolicySet, Schema, ValidationMode, Validator};
 use ringfence_core::proof::act;
 use ringfence_core::{
     Action, Clock, DecisionId, Device, Entropy, Permit, Principal, PrincipalKind, Resource, Role, TenantId,
@@ -56,6 +58,7 @@ pub use recent::{Asked, Taken};
 pub use remedy::{Remedy, RemedyKind};
 pub use scores::Scores;
 pub use shadow::{Differences, EXAMPLES_COUNT_MAX, ShadowReport};
+pub use stored::{Piece, StoredPolicy, Unfit};
 
 use answers::Answers;
 use decide::{Shared, TenantState, View};
@@ -191,9 +194,7 @@ impl Policy {
         facts: TenantFacts,
         policy_text: Option<&str>,
     ) -> Result<PolicyVersion, PolicyError> {
-        if RESERVED_TENANTS.contains(&tenant.as_str()) {
-            return Err(PolicyError::Reserved { tenant: tenant.to_string() });
-        }
+        Self::check_name(tenant)?;
         let read = |text| self.shared.checker.check(tenant, text, Author::Tenant);
         let checked = policy_text.map(read).transpose()?;
         let mut tenants = self.shared.tenants.write().unwrap_or_else(PoisonError::into_inner);
@@ -300,7 +301,7 @@ impl Policy {
         let words = Words::of(schema);
         words.check_forms().map_err(|error| broken(&error))?;
         let platform = Index::build(named.policies(), usize::MAX).map_err(|error| broken(&error))?;
-        Ok(Checker { words, validator, authorizer: Authorizer::new(), platform, platform_set: named })
+        Ok(Checker { words, validator, platform, platform_set: named })
     }
 
     fn compile(&self, tenant: &TenantId, text: &str) -> Result<(Arc<Rules>, Analysis), PolicyError> {
@@ -419,5 +420,7 @@ mod tests_mutants;
 mod tests_particulars;
 #[cfg(test)]
 mod tests_scopes;
+#[cfg(test)]
+mod tests_stored;
 #[cfg(test)]
 mod tests_trust;

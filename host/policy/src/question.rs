@@ -51,7 +51,7 @@ use crate::particulars::{Approval, Particulars};
 /// Labels of everything that the forms of entities name, to try the schema with.
 const SOME_LABELS: &str = r#"{
     "principals": {
-        "acme/p": { "training": ["gdpr"], "certifications": ["nurse"], "purposes": ["care"] },
+        "acme/p": { "training": ["gdpr"], "certifications": ["nurse"], "purposes": ["care"], "roles": ["release-manager"] },
         "acme/s": { "training": ["gdpr", "first-aid"] }
     },
     "plugins": { "p": { "classification": "restricted", "purposes": ["care", "billing"] } },

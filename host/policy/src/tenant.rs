@@ -7,8 +7,8 @@
 use std::collections::HashSet;
 
 use cedar_policy::{
-    ActionConstraint, Authorizer, Effect as CedarEffect, EntityUid, Policy as CedarPolicy, PolicyId, PolicySet,
-    PolicySetError, PrincipalConstraint, ValidationMode, ValidationResult, ValidationWarning, Validator,
+    ActionConstraint, Effect as CedarEffect, EntityUid, Policy as CedarPolicy, PolicyId, PolicySet, PolicySetError,
+    PrincipalConstraint, ValidationMode, ValidationResult, ValidationWarning, Validator,
 };
 use miette::Diagnostic;
 use ringfence_core::TenantId;
@@ -43,7 +43,6 @@ pub(crate) enum Author {
 pub(crate) struct Checker {
     pub(crate) words: Words,
     pub(crate) validator: Validator,
-    pub(crate) authorizer: Authorizer,
     /// The platform's policies, by scope.
     pub(crate) platform: Index,
     /// The same, as one set: for proofs, and for tests that ask them all.
@@ -107,8 +106,7 @@ impl Checker {
         let prefix = if author == Author::Tenant { TENANT_PREFIX } else { CEILING_PREFIX };
         let policies: Vec<CedarPolicy> =
             own.iter().map(|(place, policy)| policy.new_id(PolicyId::new(format!("{prefix}{}", place + 1)))).collect();
-        let index = Index::build(&policies, ACTIONS_SPREAD_COUNT_MAX)
-            .map_err(|error| invalid(text, 0, error.to_string(), None))?;
+        let index = Index::build(&policies, ACTIONS_SPREAD_COUNT_MAX).map_err(|error| invalid(text, 0, error, None))?;
         let applicable = index.applicable_count_max();
         if applicable > POLICY_APPLICABLE_COUNT_MAX {
             return Err(PolicyError::TooBroad { count: applicable, count_max: POLICY_APPLICABLE_COUNT_MAX });

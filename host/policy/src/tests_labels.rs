@@ -227,13 +227,42 @@ fn the_examples_that_are_published_are_taken() {
         parts.filter_map(|part| part.split("```").next()).map(str::to_owned).collect()
     };
     let (rules, labels) = (fenced("cedar"), fenced("json"));
-    assert_eq!((rules.len(), labels.len()), (4, 1));
+    assert_eq!((rules.len(), labels.len()), (5, 1));
     policy.set_labels(&tenant("acme"), &labels[0]).unwrap();
     for rule in &rules {
         let findings = policy.check_tenant_policy(&tenant("acme"), rule).unwrap().findings;
         assert_eq!(findings, Vec::new(), "{rule}");
     }
     policy.set_tenant_policy(&tenant("acme"), &rules.concat()).unwrap();
+}
+
+#[test]
+fn a_role_of_a_tenants_own_is_a_set_of_acts_within_the_ceiling_and_never_one_of_the_hosts() {
+    let policy = active();
+    let acme = tenant("acme");
+    let text = "@id(\"release-managers\") permit (principal is Ringfence::Person, \
+        action in [Ringfence::Action::\"push-version\", Ringfence::Action::\"deploy-version\"], resource) \
+        when { principal.roles.contains(\"release-manager\") };";
+    policy.set_tenant_policy(&acme, text).unwrap();
+    let hello = plugin("acme", "hello");
+    let pushes = |who: &Principal| policy.permit::<act::PushVersion>(who, &hello).is_ok();
+    assert!(!pushes(&ada()), "who has no such role");
+    policy.set_labels(&acme, "{\"principals\":{\"acme/ada\":{\"roles\":[\"release-manager\"]}}}").unwrap();
+    assert!(pushes(&ada()) && policy.permit::<act::DeployVersion>(&ada(), &hello).is_ok());
+    assert!(policy.permit::<act::GrantCapability>(&ada(), &hello).is_err(), "no more than its acts");
+    let bob = principal("acme/bob", PrincipalKind::Person, Some(Role::Caller), Some("acme"));
+    let stranger = principal("beta/ada", PrincipalKind::Person, Some(Role::Caller), Some("beta"));
+    assert!(!pushes(&bob) && !pushes(&stranger), "nor anybody else");
+    let ceiling = "forbid (principal, action == Ringfence::Action::\"push-version\", resource);";
+    policy.set_ceiling(&acme, ceiling).unwrap();
+    assert!(!pushes(&ada()), "the operator's ceiling stands above it");
+    policy.set_ceiling(&acme, "").unwrap();
+    policy.set_labels(&acme, "{}").unwrap();
+    assert!(!pushes(&ada()), "taken away with the next decision");
+    for of_the_host in Role::ALL {
+        let text = format!("{{\"principals\":{{\"acme/ada\":{{\"roles\":[\"{of_the_host}\"]}}}}}}");
+        assert!(refusal(&policy, &text).contains("is a role of the host"), "{of_the_host}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::*;
 use crate::decision::SCOPE;
 
 /// What makes, brings back or raises somebody who is held to nothing.
-const MAKERS: [&str; 4] = ["create-token", "write-policy", "approve-change", "restore-backup"];
+pub(crate) const MAKERS: [&str; 4] = ["create-token", "write-policy", "approve-change", "restore-backup"];
 
 /// A scope of some classes, of some plugins, or of both.
 fn scope(classes: &[ActClass], plugins: &[&str]) -> Option<Arc<KeyScope>> {
@@ -139,6 +139,11 @@ fn why_names_the_scope_and_which_key_would_do() {
     assert_eq!(record.determining[0].id, "boundary.scope");
     assert_eq!(record.closest.as_deref(), Some("role caller may invoke"));
     assert!(record.help.contains("invoke on plugin hello") && record.help.contains("`caller` key"), "{}", record.help);
+    let out_of_scope = |who: &Principal, name: &str| {
+        denied(policy.permit::<act::DeployVersion>(who, &plugin("acme", name))).is_out_of_scope()
+    };
+    assert!(out_of_scope(&of_hello, "other"));
+    assert!(!out_of_scope(&key(Role::Caller, scope(&[], &["hello"])), "hello"), "its role is too weak, not its key");
     // What its role does not allow either is told as ever.
     let record = denied(policy.permit::<act::DeployVersion>(&of_hello, &plugin("acme", "hello"))).record();
     assert_eq!(record.determining[0].id, "boundary.scope");
@@ -175,8 +180,8 @@ fn neither_people_nor_plugins_are_asked_for_a_scope_and_a_person_who_had_one_cou
         |question: &Question| question.translate(&policy.shared.checker.words, Standing::Active, &NO_LABELS).ok();
     let asks_for_scope = |question: &Question| {
         let asked = translated(question).unwrap();
-        let mut all = policy.shared.checker.platform.slices(&asked.place).flat_map(|set| set.policies());
-        all.any(|one| SCOPE.contains(&one.id().to_string().as_str()))
+        let mut all = policy.shared.checker.platform.slice(&asked.place);
+        all.any(|one| SCOPE.contains(&one.policy.id().to_string().as_str()))
     };
     let (acme, hello) = (Resource::Tenant { tenant: tenant("acme") }, plugin("acme", "hello"));
     let ada = principal("acme/ada", PrincipalKind::Person, Some(Role::Caller), Some("acme"));

@@ -14,7 +14,7 @@ use crate::occasion::Reads;
 const OPERATOR_WORDS: [&str; 7] = ["in", "has", "like", "is", "if", "then", "else"];
 
 /// Types whose names are a tenant's own: not the enumerated roles, nor the actions, of which each has a type of its own.
-const NAMED_TYPES: [&str; 11] =
+pub(crate) const NAMED_TYPES: [&str; 11] =
     ["Person", "Service", "Tenant", "Plugin", "Secret", "Field", "Bucket", "Container", "Directory", "Origin", "Queue"];
 
 /// Where each statement starts, in bytes, in order. Fails when the text breaks a cap.

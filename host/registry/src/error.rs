@@ -182,7 +182,7 @@ impl From<StoreError> for RegistryError {
                 Self::Quota(Exhausted { kind, what, max: bytes_max, retry_after_ms: None })
             }
             StoreError::Busy => Self::Busy,
-            StoreError::Damaged => Self::Damaged,
+            StoreError::Damaged | StoreError::Form(_) => Self::Damaged,
             other => {
                 tracing::warn!(reason = %other, "the registry could not reach the store");
                 Self::Unavailable

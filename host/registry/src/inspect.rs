@@ -7,7 +7,7 @@
 use ringfence_core::Capability;
 use ringfence_core::limits::{COMPONENT_BYTES_MAX, COMPONENT_DEPTH_MAX, COMPONENT_PARTS_COUNT_MAX};
 use ringfence_definition::limits::{DEFINITION_BYTES_MAX, DEFINITIONS_COUNT_MAX};
-use ringfence_definition::{Definition, Refusal, SECTION};
+use ringfence_definition::{Definition, NAMES_SECTION, Refusal, SECTION};
 use serde::{Deserialize, Serialize};
 use wasmparser::{
     BinaryReaderError, ComponentExportSectionReader, ComponentImportSectionReader, ComponentTypeRef,
@@ -18,6 +18,8 @@ use crate::interfaces::{ImportKind, World, handler_world, import_hint, import_ki
 
 /// LIMIT: most imports or exports of a component.
 const NAMES_COUNT_MAX: usize = 512;
+/// LIMIT: most workflows that a component names.
+const WORKFLOWS_COUNT_MAX: usize = 128;
 /// LIMIT: most producer words kept.
 const PRODUCERS_COUNT_MAX: usize = 16;
 /// LIMIT: longest name repeated in an error or kept as a producer, in bytes.
@@ -53,6 +55,9 @@ pub struct Inspection {
     /// Its declarative workflows, as `name@version`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub definitions: Vec<String>,
+    /// Names of all its workflows, sorted; empty when it does not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workflows: Vec<String>,
     /// What made it, such as `Rust 1.96.0` or `wit-component 0.254.0`, as far as it says.
     pub producers: Vec<String>,
 }
@@ -144,6 +149,7 @@ struct Walk {
     exports: Vec<String>,
     producers: Vec<String>,
     definitions: Vec<String>,
+    workflows: Vec<String>,
 }
 
 impl Walk {
@@ -160,6 +166,7 @@ impl Walk {
             Payload::ComponentExportSection(section) if self.inside.len() == 1 => self.read_exports(section),
             // At any depth: a composed component has those of its parts.
             Payload::CustomSection(section) if section.name() == SECTION => self.read_definitions(section.data()),
+            Payload::CustomSection(section) if section.name() == NAMES_SECTION => self.read_workflows(section.data()),
             Payload::CustomSection(section) if self.inside.len() <= 2 => {
                 self.read_producers(&section);
                 Ok(())
@@ -248,7 +255,19 @@ impl Walk {
         Ok(())
     }
 
-    fn finish(self, bytes: u64) -> Result<Inspection, InspectError> {
+    /// Reads names of workflows, one a line. One that is no text, or longer than any run's may be, could never be asked for.
+    fn read_workflows(&mut self, data: &[u8]) -> Result<(), InspectError> {
+        let lines = data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && line.len() <= WORD_BYTES_MAX);
+        for name in lines.filter_map(|line| std::str::from_utf8(line).ok()) {
+            if self.workflows.len() >= WORKFLOWS_COUNT_MAX {
+                return Err(InspectError::TooComplex { what: format!("more than {WORKFLOWS_COUNT_MAX} workflows") });
+            }
+            self.workflows.push(name.to_owned());
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, bytes: u64) -> Result<Inspection, InspectError> {
         if !self.inside.is_empty() {
             return Err(InspectError::NotAComponent { why: "it ends too early".to_owned() });
         }
@@ -272,6 +291,8 @@ impl Walk {
             .collect();
         capabilities.sort_unstable();
         capabilities.dedup();
+        self.workflows.sort_unstable();
+        self.workflows.dedup();
         Ok(Inspection {
             world,
             exports: self.exports,
@@ -281,6 +302,7 @@ impl Walk {
             parts: self.parts,
             depth: self.depth,
             definitions: self.definitions,
+            workflows: self.workflows,
             producers: self.producers,
         })
     }

@@ -36,6 +36,8 @@ pub struct VersionInfo {
     pub instance_invocations_max: u32,
     /// Which generation of `wasi:http` it speaks.
     pub world: World,
+    /// Names of all its workflows; empty when it does not say.
+    pub workflows: Vec<String>,
     pub(crate) blob: BlobId,
 }
 
@@ -206,6 +208,7 @@ impl VersionRef {
             budget: stored.record.budget,
             instance_invocations_max: stored.record.instance_invocations_max,
             world: stored.record.world,
+            workflows: stored.record.workflows.clone(),
             blob: stored.blob,
         }))
     }

@@ -323,6 +323,7 @@ impl Compiled {
             needs: self.needs.clone(),
             imports: self.inspection.imports.clone(),
             exports: self.inspection.exports.clone(),
+            workflows: self.inspection.workflows.clone(),
             budget: self.budget,
             instance_invocations_max: upload.manifest.instance.invocations_max.unwrap_or(1),
             world: self.inspection.world,

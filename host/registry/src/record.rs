@@ -27,6 +27,9 @@ pub struct VersionRecord {
     pub imports: Vec<Import>,
     /// All exports.
     pub exports: Vec<String>,
+    /// Names of all its workflows; empty when it does not say, as in records from before they were kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workflows: Vec<String>,
     /// What one invocation may spend.
     pub budget: Budget,
     /// Invocations one instance may serve; 1 in records from before there was a choice.

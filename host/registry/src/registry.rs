@@ -71,7 +71,8 @@ impl Registry {
             match start::first(&store).await {
                 Ok(plugins) => live.extend(plugins),
                 // What a tenant's rot hits is its own: the others are served.
-                Err(RegistryError::Damaged) if tenants.shut_damaged(&tenant.id, &StoreError::Damaged) => {}
+                Err(RegistryError::Damaged | RegistryError::VersionNotFound { .. })
+                    if tenants.shut_damaged(&tenant.id, &StoreError::Damaged) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -115,6 +116,11 @@ impl Registry {
             },
             published => published,
         }
+    }
+
+    /// Says what [`Registry::reload`] would say, and changes nothing. For what was restored, before anybody can reach it.
+    pub async fn check(&self, store: &TenantStore) -> Result<(), RegistryError> {
+        start::load(store).await.map(drop)
     }
 
     /// Lets go of what is live of a tenant and loads its routes and grants again; for a tenant that was restored.
@@ -230,6 +236,11 @@ impl Registry {
             Ok(())
         })
         .await
+    }
+
+    /// Refuses the name of a plugin that was never pushed. Asks for no permit: who calls it has one for what it does next.
+    pub async fn check_plugin(&self, store: &TenantStore, plugin: &PluginName) -> Result<(), RegistryError> {
+        existing(store, plugin).await.map(drop)
     }
 
     /// Moves the plugin's route: all calls with no percentage or 100, or a share of 1 to 99 % as a canary beside the

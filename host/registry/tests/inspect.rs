@@ -204,6 +204,19 @@ fn definition(task: &str) -> String {
 }
 
 #[test]
+fn the_names_of_all_workflows_are_read_wherever_they_lie_and_are_not_without_end() {
+    let with = |content: &str| {
+        let section = format!("(@custom \"ringfence:workflow-names\" {content:?})");
+        let parts = format!("(component (core module {section}))");
+        inspect(&wat::parse_str(format!("(component {parts} (instance $h) (export \"{P2}\" (instance $h)))")).unwrap())
+    };
+    assert_eq!(with("ship\norder\nship\n").unwrap().workflows, ["order", "ship"]);
+    assert!(with("").unwrap().workflows.is_empty());
+    let many: String = (0..=128).map(|number| format!("w{number}\n")).collect();
+    assert_eq!(with(&many).unwrap_err().code(), "too-complex");
+}
+
+#[test]
 fn a_definition_is_checked_wherever_it_lies_and_refused_with_its_path() {
     let good = definition(r#"{"set":{"a":1}}"#);
     for is_inner in [false, true] {

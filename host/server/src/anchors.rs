@@ -112,7 +112,7 @@ pub fn terms(section: &AuditSection) -> Result<Terms> {
 /// Mends the logs of a host that is stopped.
 pub fn repair(args: &AuditRepairArgs, format: Format) -> Result<ExitCode> {
     crate::serve::forbid_dumps(false)?;
-    let config: Config = crate::store::load(&args.serve)?;
+    let config: Config = crate::config::load(&args.serve, None)?;
     let uri: RootKeyUri = config.keys.root.parse().context("`keys.root`")?;
     let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
     let outside = Outside { entropy: entropy.clone(), clock: clock.clone(), aws: aws_from_environment() };

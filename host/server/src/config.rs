@@ -26,6 +26,9 @@ use serde::{Deserialize, Serialize};
 const EVERY_MIN: SignedDuration = SignedDuration::from_secs(1);
 const EVERY_MAX: SignedDuration = SignedDuration::from_hours(366 * 24);
 
+/// Stands for the directory that a `--dev` host makes for itself at its start, while it has not.
+const UNMADE: &str = "made-by-serve";
+
 /// Everything the operator decides.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -511,9 +514,10 @@ fn defaults() -> Config {
     }
 }
 
-/// Reads the configuration of a `serve`. `dev_dir` is the directory of a `--dev` host, when there is one.
-pub fn load(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Config> {
-    let config: Config = figment(args, dev_dir)?
+/// Reads the configuration of a `serve`. `passing` is the directory that a `--dev` host made for itself, for when nothing says
+/// where its data lies; none for whoever only looks at a configuration.
+pub fn load(args: &ServeArgs, passing: Option<&Path>) -> Result<Config> {
+    let config: Config = figment(args, passing)?
         .extract()
         .map_err(|error| anyhow::anyhow!("{error}"))
         .context("the configuration is not valid")?;
@@ -642,8 +646,8 @@ pub fn backup_plan(config: &Config) -> Result<BackupPlan> {
 }
 
 /// Every value with its source.
-pub fn show(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Vec<Shown>> {
-    let figment = figment(args, dev_dir)?;
+pub fn show(args: &ServeArgs) -> Result<Vec<Shown>> {
+    let figment = figment(args, None)?;
     let config: Config = figment.extract().map_err(|error| anyhow::anyhow!("{error}"))?;
     let mut shown = Vec::new();
     if let serde_json::Value::Object(sections) = serde_json::to_value(&config)? {
@@ -662,9 +666,18 @@ pub fn show(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Vec<Shown>> {
     Ok(shown)
 }
 
-fn figment(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Figment> {
+fn figment(args: &ServeArgs, passing: Option<&Path>) -> Result<Figment> {
+    if let Some(file) = &args.config {
+        check_file(file)?;
+    }
     let mut figment = Figment::from(NamedValues { name: "default", values: serde_json::to_value(defaults())? });
-    if let Some(dir) = dev_dir {
+    if args.dev {
+        // The root key of a --dev host lies with its data, wherever that was said: one that went with a directory that
+        // passes would leave data behind that nothing opens.
+        let dir = match said(Figment::new(), args).extract_inner::<PathBuf>("store.path") {
+            Ok(path) => std::path::absolute(path)?,
+            Err(_) => passing.map_or_else(|| std::env::temp_dir().join(UNMADE), Path::to_owned),
+        };
         let values = serde_json::json!({
             "store": { "path": dir },
             // Nobody works on a --dev host whom a delay would protect.
@@ -672,16 +685,19 @@ fn figment(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Figment> {
         });
         figment = figment.merge(NamedValues { name: "--dev", values });
     }
+    Ok(said(figment, args))
+}
+
+/// What file, environment and flags say, over what they differ from.
+fn said(mut figment: Figment, args: &ServeArgs) -> Figment {
     if let Some(file) = &args.config {
-        check_file(file)?;
         figment = figment.merge(Toml::file_exact(file));
     }
     let environment = Env::prefixed("RINGFENCE_").filter_map(|name| {
         let name = name.as_str().to_ascii_uppercase();
         ENVIRONMENT.iter().find(|(known, _)| *known == name).map(|(_, key)| (*key).into())
     });
-    figment = figment.merge(environment);
-    Ok(figment.merge(NamedValues { name: "flag", values: flags(args) }))
+    figment.merge(environment).merge(NamedValues { name: "flag", values: flags(args) })
 }
 
 fn flags(args: &ServeArgs) -> serde_json::Value {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ringfence_cli::{DoctorArgs, Format};
 use ringfence_engine::scheduler::class;
 use ringfence_engine::{Engine, IoClass, Recycling};
-use ringfence_keys::{Assurance, MemoryDumps, MissingRootKey, Outside, RootKey, RootKeyUri, Shredding};
+use ringfence_keys::{Assurance, KeysError, MemoryDumps, MissingRootKey, Outside, RootKey, RootKeyUri, Shredding};
 use serde::Serialize;
 
 use crate::ambient::{SystemClock, SystemEntropy};
@@ -55,15 +55,16 @@ pub fn doctor(args: &DoctorArgs, format: Format) -> ExitCode {
     let checks = match config::load(&args.serve, None) {
         Ok(config) => {
             let mut checks = vec![check("configuration", Verdict::Ok, "valid", None), dumps];
-            checks.push(root_key(&config.keys.root));
+            checks.push(root_key(&config.keys.root, &config.store.path));
             checks.push(data_directory(&config.store.path));
             checks.push(audit_entries(&config.audit.entries, &config.store.path));
             checks.push(store(&config.store));
-            checks.push(port("plugins port", config.listen.plugins));
-            checks.push(port("control port", config.listen.control));
+            checks.push(port("plugins port", config.listen.plugins, &config.store.path));
+            checks.push(port("control port", config.listen.control, &config.store.path));
             checks.push(tls(&config));
             checks.push(io_threads(config.engine.io_class));
             checks.push(guest_memory(&config.engine));
+            checks.push(out_of_memory());
             checks.extend([slots, files(), mappings(), locked_memory(), compiler()]);
             checks
         }
@@ -92,7 +93,8 @@ fn check(name: &'static str, verdict: Verdict, detail: &str, help: Option<&str>)
     Check { check: name, verdict, detail: detail.to_owned(), help: help.map(str::to_owned) }
 }
 
-fn root_key(uri: &str) -> Check {
+/// Whether the root key opens, or will be made. What a store holds already opens with no other than its own.
+fn root_key(uri: &str, data: &Path) -> Check {
     let name = "root key";
     let outside = Outside {
         entropy: Arc::new(SystemEntropy),
@@ -114,8 +116,14 @@ fn root_key(uri: &str) -> Check {
             };
             check(name, if help.is_some() { Verdict::Warn } else { Verdict::Ok }, &said, help)
         }
-        Err(ringfence_keys::KeysError::Missing { .. }) => {
-            check(name, Verdict::Warn, "there is none yet; the first start on an empty data directory makes one", None)
+        Err(error @ KeysError::Missing { .. }) if ringfence_store::has_keys(&data.join("store")) => {
+            let help = "put back the one that was made with this data: nothing else opens it";
+            check(name, Verdict::Fail, &error.to_string(), Some(help))
+        }
+        Err(KeysError::Missing { path }) => {
+            let said =
+                format!("there is none yet at `{}`; the first start makes one, which has to be kept", path.display());
+            check(name, Verdict::Warn, &said, None)
         }
         Err(error) => check(name, Verdict::Fail, &error.to_string(), None),
     }
@@ -183,7 +191,10 @@ fn store(section: &config::StoreSection) -> Check {
     let asked = section.backend;
     match ringfence_store::backend_of(&section.path.join("store")) {
         Ok(None) => check(name, Verdict::Ok, &format!("none yet; the first start makes one on {asked}"), None),
-        Ok(Some(found)) if found == asked => check(name, Verdict::Ok, &format!("made by {found}"), None),
+        Ok(Some(found)) if found == asked => {
+            let said = format!("made by {found}; `ringfence store check` looks at what is in it");
+            check(name, Verdict::Ok, &said, None)
+        }
         Ok(Some(found)) => check(
             name,
             Verdict::Fail,
@@ -194,16 +205,19 @@ fn store(section: &config::StoreSection) -> Check {
     }
 }
 
-fn port(name: &'static str, address: std::net::SocketAddr) -> Check {
-    match TcpListener::bind(address) {
-        Ok(_) => check(name, Verdict::Ok, &format!("{address} is free"), None),
-        Err(error) => check(
-            name,
-            Verdict::Warn,
-            &format!("{address}: {error}"),
-            Some("if that is not a running Ringfence, choose another with --plugins or --control"),
-        ),
+/// Whether `serve` could listen there. A host that runs on the same data has the port in use as it should.
+fn port(name: &'static str, address: std::net::SocketAddr, data: &Path) -> Check {
+    let Err(error) = TcpListener::bind(address) else {
+        return check(name, Verdict::Ok, &format!("{address} is free"), None);
+    };
+    let said = format!("{address}: {error}");
+    if error.kind() == std::io::ErrorKind::AddrInUse && ringfence_store::is_held(&data.join("store")) {
+        let said = format!("{said}, by the host that runs on `{}`, it seems", data.display());
+        return check(name, Verdict::Warn, &said, Some("`ringfence status` says how it is"));
     }
+    let help =
+        "no host of this account runs on this data, so `serve` would fail: choose another with --plugins or --control";
+    check(name, Verdict::Fail, &said, Some(help))
 }
 
 fn tls(config: &config::Config) -> Check {
@@ -326,6 +340,20 @@ fn guest_memory(section: &config::EngineSection) -> Check {
         "the host itself needs some: with all of it in use the kernel may end the host, and everybody with it",
     );
     check(name, if help.is_some() { Verdict::Warn } else { Verdict::Ok }, &said, help)
+}
+
+/// Whether a compile child is ended alone when memory runs out. What systemd then does with the service cannot be read here.
+fn out_of_memory() -> Check {
+    let name = "out of memory";
+    match crate::machine::ends_together() {
+        None => check(name, Verdict::Ok, "the kernel ends a compile child alone, before the host", None),
+        Some(file) => check(
+            name,
+            Verdict::Warn,
+            &format!("{} is 1: the kernel ends the host with its compile child", file.display()),
+            Some("set it to 0, and `OOMPolicy=continue` in a systemd unit"),
+        ),
+    }
 }
 
 /// How the memory of a slot is emptied between two invocations.

@@ -59,6 +59,13 @@ pub fn memory_bytes() -> Option<u64> {
     machine.into_iter().chain(limits).min()
 }
 
+/// What says that the kernel ends all of this process's control group, or of one above it, where it would end one process of it.
+pub fn ends_together() -> Option<PathBuf> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mut files = limit_files(&groups).into_iter().map(|file| file.with_file_name("memory.oom.group"));
+    files.find(|file| std::fs::read_to_string(file).is_ok_and(|text| text.trim() == "1"))
+}
+
 /// The machine's memory, by `/proc/meminfo`.
 fn total_of(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;

@@ -53,7 +53,7 @@ impl Hosted for Host {
         anchors::repair(args, format).unwrap_or_else(|error| report(Err(error)))
     }
     fn config_show(&self, args: &ConfigShowArgs, format: Format) -> ExitCode {
-        report(config::show(&args.serve, None).and_then(|shown| {
+        report(config::show(&args.serve).and_then(|shown| {
             if format == Format::Json {
                 println!("{}", serde_json::to_string(&shown)?);
                 return Ok(());

@@ -2,7 +2,7 @@
 //!
 //! Must never print a secret: the enrolment token of a first start goes into a file that only this account can read.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,8 +22,9 @@ use ringfence_identity::IdentityError;
 use ringfence_keys::MissingRootKey;
 use ringfence_store::{DiskOptions, Store, Tenants};
 use rustix::process::{Resource, Rlimit, setrlimit};
+use tempfile::TempDir;
 use tokio::runtime::Handle;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
@@ -51,17 +52,12 @@ pub fn serve(args: &ServeArgs, format: Format) -> Result<()> {
     prepare_process(args)?;
     start_tracing(format);
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    // A `--dev` host without a place of its own lives in a directory that goes when it goes.
+    // A `--dev` host that was told no place lives in a directory that goes when it goes.
     let passing = match (args.dev, &args.data) {
         (true, None) => Some(tempfile::tempdir().context("a temporary directory")?),
         _ => None,
     };
-    let dev_dir: Option<PathBuf> = match (&passing, args.dev, &args.data) {
-        (Some(passing), ..) => Some(passing.path().to_owned()),
-        (None, true, Some(data)) => Some(std::path::absolute(data)?),
-        _ => None,
-    };
-    let config = config::load(args, dev_dir.as_deref())?;
+    let config = config::load(args, passing.as_ref().map(TempDir::path))?;
     let (io, class) = io_runtime(config.engine.io_class).context("threads for I/O")?;
     let crowds = crowd_runtime().context("a thread for crowds of connections")?;
     let rest = rest_runtime().context("threads for the control plane")?;
@@ -124,8 +120,6 @@ fn lane(
 async fn run(config: &Config, args: &ServeArgs, format: Format, (io, crowds): (&IoThreads, &Handle)) -> Result<()> {
     let data = std::path::absolute(&config.store.path)?;
     private_dir(&data)?;
-    let missing =
-        if args.dev || !data.join("store").exists() { MissingRootKey::Create } else { MissingRootKey::Refuse };
     let tls = Tls::open(&config.tls).context("`tls`")?;
     let tls_config = tls.as_ref().map(Tls::config);
     let (plugins, control) = bind(config, &io.handle).await?;
@@ -133,15 +127,15 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, (io, crowds): (&
     refuse_after_damage(&data.join("store"))?;
     let options = DiskOptions { backend: config.store.backend, ..DiskOptions::RECOMMENDED };
     let store = Store::open(&data.join("store"), options).context("the store does not open")?;
-    let uri = config.keys.root.parse().context("`keys.root`")?;
-    let own = crate::config::own_keys(config)?;
-    let lock = Lock { uri, own, missing, store: store.clone(), clock: clock.clone(), entropy: entropy.clone() };
+    // From here on what tells us to stop is kept until we look; before, it ends us, and nothing is lost.
+    let mut signals = Signals::listen()?;
+    let lock = lock_of(config, args, &store, (&clock, &entropy))?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let [plugins_url, control_url] = [&plugins, &control].map(|port| format!("{scheme}://{}", port.address()));
     let ports = Ports { plugins: &plugins, control: &control, tls: tls_config.clone() };
     let tenants = tokio::select! {
         opened = lock.open(ports, || announce_locked(format, &plugins_url, &control_url)) => opened?,
-        stopped = wait_for_stop() => return stopped,
+        () = signals.stop() => return Ok(()),
     };
     let (certificate, acme) = certificate(config, tls.as_ref(), &tenants, &clock, &entropy).await?;
     let connections = [plugins.connections(), control.connections()];
@@ -178,7 +172,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, (io, crowds): (&
     ));
     let control_plane = tokio::spawn(serve_port(control, tls_config, TowerToHyperService::new(router), stopping, None));
 
-    wait_for_stop().await?;
+    signals.stop().await;
     tracing::info!("draining");
     let _ = stop.send(true);
     // Runs, queues, schedules and what leaves the host begin nothing more, and what they began has the time that open
@@ -207,6 +201,29 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, (io, crowds): (&
     drain(&wired).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What opens the keys of a store. A root key is made for one that holds nothing yet and for no other, `--dev` or not: what a
+/// store holds opens for the key that was made with it.
+fn lock_of(
+    config: &Config,
+    args: &ServeArgs,
+    store: &Store,
+    (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
+) -> Result<Lock> {
+    let missing = match store.is_new().context("the store does not say whether it is new")? {
+        true => MissingRootKey::Create,
+        false => MissingRootKey::Refuse,
+    };
+    Ok(Lock {
+        uri: config.keys.root.parse().context("`keys.root`")?,
+        own: crate::config::own_keys(config)?,
+        missing,
+        is_dev: args.dev,
+        store: store.clone(),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+    })
 }
 
 /// How the listeners' certificate stands, and who gets it where an authority is asked; what is kept is in use from here on.
@@ -296,15 +313,30 @@ async fn drain(wired: &Wired) {
     }
 }
 
-async fn wait_for_stop() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut file_limit = signal(SignalKind::from_raw(SIGXFSZ))?;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = file_limit.recv() => tracing::error!("a file reached the process's size limit; writes fail"),
+/// The signals that a host heeds. One that comes while nobody waits is kept.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    file_limit: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            file_limit: signal(SignalKind::from_raw(SIGXFSZ))?,
+        })
+    }
+
+    /// Waits until the host is told to stop.
+    async fn stop(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.file_limit.recv() => tracing::error!("a file reached the process's size limit; writes fail"),
+            }
         }
     }
 }
@@ -335,7 +367,9 @@ fn prepare_process(args: &ServeArgs) -> Result<()> {
 fn start_tracing(format: Format) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("RINGFENCE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,ringfence=info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colours = !is_plain && std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     let _ = match format {
         Format::Json => builder.json().try_init(),
         Format::Text => builder.compact().with_target(false).try_init(),

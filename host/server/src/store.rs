@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use ringfence_cli::{BackendArg, Format, ServeArgs, StoreCommand};
+use ringfence_cli::{BackendArg, Format, StoreCommand};
+use ringfence_control::stored_policy;
 use ringfence_keys::{MissingRootKey, Outside, RootKey, RootKeyUri};
-use ringfence_store::{Backend, Checked, DiskOptions, Salvaged, StoreError};
+use ringfence_policy::Policy;
+use ringfence_store::{Backend, Checked, DiskOptions, Salvaged, StoreError, TenantStore};
 
 use crate::ambient::{SystemClock, SystemEntropy};
 use crate::config::{self, Config};
@@ -22,9 +24,11 @@ const ROWS_A_WORD: u64 = 100_000;
 pub fn store(command: &StoreCommand, format: Format) -> Result<ExitCode> {
     crate::serve::forbid_dumps(false)?;
     match command {
-        StoreCommand::Migrate(args) => migrate(&load(&args.serve)?, backend(args.from), backend(args.to), format),
-        StoreCommand::Salvage(args) => salvage(&load(&args.serve)?, format),
-        StoreCommand::Check(args) => check(&load(&args.serve)?, args.recount, format),
+        StoreCommand::Migrate(args) => {
+            migrate(&config::load(&args.serve, None)?, backend(args.from), backend(args.to), format)
+        }
+        StoreCommand::Salvage(args) => salvage(&config::load(&args.serve, None)?, format),
+        StoreCommand::Check(args) => check(&config::load(&args.serve, None)?, args.recount, format),
     }
 }
 
@@ -113,8 +117,19 @@ fn check(config: &Config, recount: bool, format: Format) -> Result<ExitCode> {
     let dir = config.store.path.join("store");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let cache_bytes = DiskOptions::RECOMMENDED.cache_bytes;
+    // What opens may still be what a start cannot put into force.
+    let policy =
+        Policy::new(Arc::new(SystemEntropy), Arc::new(SystemClock::new())).context("the platform's policies")?;
+    let look = async |view: &TenantStore| match stored_policy(view).await {
+        Ok(stored) => {
+            view.tenant().and_then(|id| policy.check_stored(id, &stored).err()).map(|unfit| unfit.to_string())
+        }
+        Err(StoreError::Form(_)) => Some("what its decisions rest on does not have its form".to_owned()),
+        // Told by its records.
+        Err(_) => None,
+    };
     let result: Result<Checked, StoreError> =
-        runtime.block_on(ringfence_store::check(&dir, &root, Arc::new(SystemEntropy), cache_bytes));
+        runtime.block_on(ringfence_store::check_with(&dir, &root, Arc::new(SystemEntropy), cache_bytes, look));
     let mut checked = result.context("nothing was checked")?;
     let recounted = recount.then(|| ringfence_store::recount(&dir, cache_bytes)).transpose();
     if let Ok(recounted_count) = &recounted {
@@ -140,15 +155,6 @@ fn check(config: &Config, recount: bool, format: Format) -> Result<ExitCode> {
     }
     recounted.context("nothing was counted anew")?;
     Ok(if checked.damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-pub fn load(args: &ServeArgs) -> Result<Config> {
-    // As `serve --dev --data` does: the root key of such a host lies in its data directory.
-    let dev_dir = match (args.dev, &args.data) {
-        (true, Some(data)) => Some(std::path::absolute(data)?),
-        _ => None,
-    };
-    config::load(args, dev_dir.as_deref())
 }
 
 fn backend(arg: BackendArg) -> Backend {

@@ -31,6 +31,8 @@ pub struct Lock {
     pub own: BTreeMap<String, RootKeyUri>,
     /// Whether a missing one may be made.
     pub missing: MissingRootKey,
+    /// Whether this host is for trying things out: its root key lies with its data, and nobody is asked to keep it.
+    pub is_dev: bool,
     /// The open store.
     pub store: Store,
     /// Time.
@@ -68,7 +70,13 @@ impl Lock {
                 Err(error) => error,
             };
             if !self.may_pass(&error) {
-                return Err(error).context("the keys of this data directory do not open");
+                let said = match error {
+                    StoreError::Keys(KeysError::Missing { .. }) => {
+                        "this data directory opens only with the root key that was made with it"
+                    }
+                    _ => "the keys of this data directory do not open",
+                };
+                return Err(error).context(said);
             }
             tracing::warn!(%error, retry_ms = pause.as_millis() as u64, "locked: the root key provider does not let us in");
             if answering.is_none() {
@@ -85,6 +93,10 @@ impl Lock {
         let (uri, own, missing) = (self.uri.clone(), self.own.clone(), self.missing);
         let connect = move || RootKey::connect(&uri, missing, &outside).map(|root| root.with_own(own, outside));
         let root = tokio::task::spawn_blocking(connect).await.map_err(|_| StoreError::Closed)??;
+        if root.was_made() && !self.is_dev {
+            // At once: a start that fails later has made it all the same.
+            tracing::warn!(root_key = %self.uri, "a root key was made, as there was none; {}", keep(&self.uri));
+        }
         Tenants::open(self.store.clone(), Arc::new(root), self.entropy.clone(), self.clock.clone()).await
     }
 
@@ -116,6 +128,16 @@ impl Answering {
         for task in self.tasks {
             let _ = task.await;
         }
+    }
+}
+
+/// What has to be kept of a root key that was just made.
+fn keep(uri: &RootKeyUri) -> &'static str {
+    match uri {
+        RootKeyUri::File(_) => {
+            "keep it and what is made beside it, apart from the data: without them nothing of this host opens"
+        }
+        _ => "keep it: without it nothing of this host opens",
     }
 }
 

@@ -18,9 +18,7 @@ use ringfence_capabilities::http::SystemResolver;
 use ringfence_capabilities::{
     Capabilities, CapabilitiesConfig, CapabilitiesError, Certificates, EgressConfig, FieldRules, GuestLogs, Quotas,
 };
-use ringfence_control::{
-    CertificateHealth, Control, ControlParts, HostFacts, StoredPolicy, put_policy_into_force, stored_policy,
-};
+use ringfence_control::{CertificateHealth, Control, ControlParts, HostFacts, stored_policy};
 use ringfence_core::limits::WORKERS_COUNT_MAX;
 use ringfence_core::{Budget, Clock, Entropy, PluginName, Standing as ThreatStanding, TenantId};
 use ringfence_engine::scheduler::class::LowestRung;
@@ -29,7 +27,7 @@ use ringfence_gateway::{Gateway, GatewayParts};
 use ringfence_identity::{Identity, IdentityConfig, Workloads};
 use ringfence_keys::RootKey;
 use ringfence_outward::{Outward, OutwardParts, Pace, Reach};
-use ringfence_policy::{Policy, Standing};
+use ringfence_policy::{Policy, Standing, StoredPolicy};
 use ringfence_registry::{Registry, Rehearsal};
 use ringfence_store::backup::Archives;
 use ringfence_store::{Store, TenantState, Tenants};
@@ -446,8 +444,13 @@ async fn open_policy(tenants: &Tenants, entropy: &Arc<dyn Entropy>, clock: &Arc<
             },
             Err(_) => StoredPolicy::default(),
         };
-        put_policy_into_force(&policy, &record.id, standing, stored)
-            .with_context(|| format!("the policy of tenant `{}`", record.id))?;
+        if let Err(unfit) = policy.put_into_force(&record.id, standing, stored) {
+            tenants.shut_unfit(&record.id, &unfit);
+            // Known all the same, as one that says nothing: its operators mend it or delete it.
+            if let Err(error) = policy.put_into_force(&record.id, standing, StoredPolicy::default()) {
+                tracing::error!(tenant = %record.id, %error, "a tenant that is locked is not known to its operators");
+            }
+        }
     }
     Ok(policy)
 }

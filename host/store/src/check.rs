@@ -89,6 +89,17 @@ pub async fn check(
     entropy: Arc<dyn Entropy>,
     cache_bytes: u64,
 ) -> Result<Checked, StoreError> {
+    check_with(dir, root, entropy, cache_bytes, async |_: &TenantStore| None).await
+}
+
+/// The same, and asks somebody else what is wrong with each tenant whose key is here: in words that may be shown to anybody.
+pub async fn check_with(
+    dir: &Path,
+    root: &RootKey,
+    entropy: Arc<dyn Entropy>,
+    cache_bytes: u64,
+    look: impl AsyncFn(&TenantStore) -> Option<String>,
+) -> Result<Checked, StoreError> {
     let Some(Format { version, backend }) = directory::read_format(dir)? else {
         return Err(StoreError::unavailable(format!("there is no store in `{}`", dir.display())));
     };
@@ -130,6 +141,9 @@ pub async fn check(
         check.tell(None, LESS);
     }
     let result = check.all(root).await;
+    if result.is_ok() {
+        check.tenants_by(look).await;
+    }
     check.store.close().await?;
     remove(&copy)?;
     result.map(|()| check.checked)
@@ -154,6 +168,17 @@ impl Check {
         }
         self.checked.tenants_count = self.views.len() as u64;
         Ok(())
+    }
+
+    /// Tells what somebody else finds.
+    async fn tenants_by(&mut self, look: impl AsyncFn(&TenantStore) -> Option<String>) {
+        for view in self.views.values().cloned().collect::<Vec<_>>() {
+            if view.tenant().is_some()
+                && let Some(what) = look(&view).await
+            {
+                self.tell(Some(view.label()), &what);
+            }
+        }
     }
 
     /// Unwraps the key of a tenant; says whether there is one. Another root key is an error: it would make all of it

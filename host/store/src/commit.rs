@@ -18,17 +18,15 @@ use ringfence_keys::Zeroizing;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::ahead::{Ahead, Check, holds};
 use crate::backup::pin::Pins;
 use crate::engine::{Engine, EngineError, Order, Span, Write};
 use crate::error::StoreError;
 use crate::files::Files;
 use crate::held::{self, Counting};
-use crate::key::{AREA_FILES, AREA_HELD, AREA_RECORDS, AREA_TALLY, Uid, area, successor};
+use crate::key::{AREA_FILES, AREA_HELD, AREA_RECORDS, AREA_TALLY, Uid, area, index_key, successor};
 use crate::line::Line;
-use crate::prior::{Old, Prior, Recent};
-use crate::record::{Commit, Content, FileRef, Stored, seal_file_ref, seal_inside};
-use crate::store::{REVISION_KEY, check_floor, check_free};
+use crate::record::{Commit, Content, FileRef, Stored, revision_of, seal_file_ref, seal_inside};
+use crate::store::{self, REVISION_KEY, check_floor, check_free};
 use crate::tally::{self, Tally};
 use crate::tenant_keys::PLATFORM_UID;
 use crate::tenant_store::{Tenant, value_path};
@@ -61,8 +59,6 @@ pub(crate) struct Counters {
     pub(crate) commits: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) revision: AtomicU64,
-    /// The newest revision that is in the database for who reads.
-    pub(crate) applied: AtomicU64,
     /// What must be kept for snapshots that are being read.
     pub(crate) pins: Pins,
 }
@@ -71,6 +67,15 @@ pub(crate) struct Counters {
 pub(crate) enum Payload {
     Inside(Zeroizing<Vec<u8>>),
     InFile(FileRef),
+}
+
+/// What must hold, over stored keys.
+pub(crate) enum Check {
+    Absent(Vec<u8>),
+    Present(Vec<u8>),
+    Revision(Vec<u8>, u64),
+    /// What lies there is this, opened or not.
+    Same(Vec<u8>, Vec<u8>),
 }
 
 /// A batch with its names sealed and its large values in files.
@@ -82,8 +87,6 @@ pub(crate) struct Batch {
     pub(crate) counted: BTreeSet<Vec<u8>>,
     pub(crate) counting: Counting,
     pub(crate) checks: Vec<Check>,
-    /// What lay under the keys of `writes` when it was made.
-    pub(crate) prior: Prior,
     pub(crate) files: PendingFiles,
 }
 
@@ -138,18 +141,15 @@ impl Committer {
         watermark: Option<Watermark>,
         lock: Option<Arc<File>>,
     ) -> Result<Self, StoreError> {
-        let revision = match engine.get(REVISION_KEY)? {
-            None => 0,
-            Some(bytes) => parse_revision(&bytes)?.saturating_add(REVISIONS_SKIPPED),
+        let revision = match store::revision(&*engine)? {
+            0 => 0,
+            newest => newest.saturating_add(REVISIONS_SKIPPED),
         };
         counters.revision.store(revision, Ordering::Relaxed);
-        counters.applied.store(revision, Ordering::Release);
         watchers.begin_after(revision);
         let line = Arc::new(Line::new(PLATFORM_UID));
         let served = Served(Arc::clone(&line));
-        let recent = Recent::after(revision);
-        let writer =
-            Writer { engine, files, counters, watchers, free_bytes_min, revision, recent, watermark, _lock: lock };
+        let writer = Writer { engine, files, counters, watchers, free_bytes_min, revision, watermark, _lock: lock };
         let thread = std::thread::Builder::new()
             .name("store-commit".to_owned())
             .spawn(move || writer.run(served))
@@ -188,9 +188,9 @@ impl Committer {
     pub(crate) async fn reseal(&self, tenant: Arc<Tenant>, stored_keys: Vec<Vec<u8>>) -> Result<u64, StoreError> {
         let (reply, answer) = oneshot::channel();
         let (uid, room) = (tenant.uid, Arc::clone(&tenant));
-        // LIMIT: a step of sealing anew reads as many bytes at most.
+        // LIMIT: a step of sealing anew reads as many bytes at most. As that is a flood, it never has the tenant's own lane rest.
         let cost_bytes = stored_keys.len().saturating_mul(RECORD_COST_BYTES).saturating_mul(8);
-        self.line.join(uid, &room.room, cost_bytes, Job::Reseal(tenant, stored_keys, reply)).await?;
+        self.line.join(background(uid), &room.room, cost_bytes, Job::Reseal(tenant, stored_keys, reply)).await?;
         answered(answer).await
     }
 
@@ -202,6 +202,11 @@ impl Committer {
         self.line.len()
     }
 
+    /// How many of a tenant's own writes wait.
+    pub(crate) fn waiting_of(&self, uid: &Uid) -> usize {
+        self.line.len_of(uid)
+    }
+
     /// Ends the thread after what is queued; blocks until it has. Fine to call twice.
     pub(crate) fn close(&self) -> Result<(), StoreError> {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -209,6 +214,12 @@ impl Committer {
         self.line.shut();
         thread.join().unwrap_or_else(|_panic| Err(StoreError::unavailable("the commit thread stopped")))
     }
+}
+
+/// The lane of what the store does for a tenant in the background.
+fn background(mut uid: Uid) -> Uid {
+    uid[0] ^= 0xff;
+    uid
 }
 
 async fn answered<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
@@ -237,7 +248,6 @@ struct Writer {
     free_bytes_min: u64,
     /// The newest revision given away.
     revision: u64,
-    recent: Recent,
     /// None in memory.
     watermark: Option<Watermark>,
     /// The directory is ours until the last write is through.
@@ -298,9 +308,7 @@ impl Writer {
                     let _ = reply.send(self.erase(&uid));
                 }
                 Some(Job::Reseal(tenant, stored_keys, reply)) => {
-                    let sealed = self.reseal(&tenant, &stored_keys);
-                    self.forget_recent();
-                    let _ = reply.send(sealed);
+                    let _ = reply.send(self.reseal(&tenant, &stored_keys));
                 }
                 None => {}
             }
@@ -363,14 +371,8 @@ impl Writer {
         drop(pins);
         let Some(newest) = applied.last().map(|applied| applied.commit.revision) else { return };
         ahead.writes.insert(REVISION_KEY.to_vec(), Some(newest.to_be_bytes().to_vec()));
-        self.recent.wrote(ahead.writes.keys(), newest);
         let writes = ahead.writes.into_iter().map(|(key, value)| Write { key, value }).collect();
         let durable = self.make_durable(writes);
-        match &durable {
-            Ok(()) => counters.applied.store(newest, Ordering::Release),
-            // The database may come back as it was before.
-            Err(_) => self.forget_recent(),
-        }
         self.answer(applied, newest, &durable);
         for (reply, error) in refused {
             let _ = reply.send(Err(match &durable {
@@ -401,23 +403,17 @@ impl Writer {
         let Tenant { uid, keys, .. } = &*batch.tenant;
         let mut tallied = Tally::default();
         for (key, payload) in &batch.writes {
-            let old = match ahead.writes.get(key) {
-                None => batch.prior.get(key, &self.recent),
-                Some(value) => Some(Old::of(keys, key, value.as_deref())),
-            };
-            let old = match old {
-                None => Old::of(keys, key, ahead.engine.get(key)?.as_deref()),
-                Some(old) => old,
-            };
-            if let Some(old) = old {
-                tallied.take(old.revision);
+            let old = ahead.get(key)?;
+            if let Some(old) = &old {
+                tallied.take(revision_of(old));
             }
             if payload.is_some() {
                 tallied.add(revision);
             }
-            if let Some(file) = old.and_then(|old| old.file) {
-                replaced.push(value_path(uid, &file.id));
-                writes.push(Write { key: index_key(uid, &file.id), value: None });
+            let (old_bytes, old_file) = held::under(keys, key, old.as_deref());
+            if let Some(old) = old_file {
+                replaced.push(value_path(uid, &old.id));
+                writes.push(Write { key: index_key(uid, &old.id), value: None });
             }
             let value = match payload {
                 None => None,
@@ -428,7 +424,7 @@ impl Writer {
                 }
             };
             if batch.counted.contains(key) {
-                gone = gone.saturating_add(old.map_or(0, |old| old.held_bytes));
+                gone = gone.saturating_add(old_bytes);
                 added = added.saturating_add(held::of(key, value.as_deref(), payload.as_ref()));
             }
             writes.push(Write { key: key.clone(), value });
@@ -478,11 +474,6 @@ impl Writer {
     fn probe(&self) -> Result<(), EngineError> {
         let probed = self.watermark.as_ref().map_or(Ok(()), Watermark::probe);
         probed.map_err(|error| EngineError::Failed(format!("the disk takes no writes: {error}")))
-    }
-
-    /// What was read before this moment counts for nothing.
-    fn forget_recent(&mut self) {
-        self.recent = Recent::after(self.revision.saturating_add(1));
     }
 
     /// Applies writes and returns once they are durable. After an error all of them are in doubt.
@@ -553,6 +544,37 @@ impl Writer {
     }
 }
 
+/// The database as it will be after the batches of a group that were taken so far.
+pub(crate) struct Ahead<'a> {
+    pub(crate) engine: &'a dyn Engine,
+    /// The newest of each key.
+    writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+}
+
+impl Ahead<'_> {
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        match self.writes.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.engine.get(key),
+        }
+    }
+}
+
+fn holds(ahead: &Ahead<'_>, tenant: &Tenant, check: &Check) -> Result<bool, StoreError> {
+    match check {
+        Check::Absent(key) => Ok(ahead.get(key)?.is_none()),
+        Check::Present(key) => Ok(ahead.get(key)?.is_some()),
+        Check::Same(key, value) => Ok(ahead.get(key)?.as_ref() == Some(value)),
+        Check::Revision(key, revision) => {
+            let Some(bytes) = ahead.get(key)? else { return Ok(false) };
+            let stored = Stored::parse(&bytes)?;
+            // The revision in clear counts only once the seal over it was checked.
+            stored.open(&tenant.keys, key)?;
+            Ok(stored.revision == *revision)
+        }
+    }
+}
+
 impl Batch {
     /// What it counts in its tenant's turn.
     fn cost_bytes(&self) -> usize {
@@ -574,17 +596,6 @@ impl Batch {
             })
             .sum()
     }
-}
-
-pub(crate) fn parse_revision(bytes: &[u8]) -> Result<u64, StoreError> {
-    bytes.try_into().map(u64::from_be_bytes).map_err(|_| StoreError::Damaged)
-}
-
-/// Where the index says that a value file is referred to.
-pub(crate) fn index_key(uid: &Uid, id: &[u8; 16]) -> Vec<u8> {
-    let mut key = area(AREA_FILES, uid);
-    key.extend_from_slice(id);
-    key
 }
 
 #[cfg(test)]
@@ -745,6 +756,21 @@ mod tests {
         flushing.faults.let_all_through();
         erased.await.unwrap().unwrap();
         assert_eq!(left(), 0);
+    }
+
+    #[tokio::test]
+    async fn sealing_anew_never_stands_in_the_lane_of_the_tenants_own_writes() {
+        let flushing = Flushing::new().await;
+        let tenant = Arc::clone(flushing.store.shared());
+        let (store, uid) = (flushing.store.store().clone(), tenant.uid);
+        let sealing = store.clone();
+        let sealed = tokio::spawn(async move { sealing.0.committer.reseal(tenant, vec![b"gone".to_vec()]).await });
+        until(|| flushing.waiting() == 1).await;
+        let put = flushing.put("own", Precondition::Absent(key())).await;
+        assert_eq!([uid, background(uid)].map(|lane| store.0.committer.waiting_of(&lane)), [1, 1]);
+        flushing.faults.let_all_through();
+        assert_eq!(sealed.await.unwrap().unwrap(), 0);
+        put.await.unwrap().unwrap();
     }
 
     #[tokio::test]

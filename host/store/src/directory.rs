@@ -62,6 +62,13 @@ pub(crate) fn lock(dir: &Path) -> Result<File, StoreError> {
     }
 }
 
+/// Whether another process has the store in a directory open. Changes nothing; no when the lock cannot be looked at.
+pub fn is_held(dir: &Path) -> bool {
+    let Ok(file) = OpenOptions::new().read(true).open(dir.join("lock")) else { return false };
+    // Let go of at once, with the file: who opens the store just now waits for longer.
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+}
+
 // === which backend and version ===
 
 /// What a directory says about itself.

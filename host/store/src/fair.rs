@@ -95,6 +95,11 @@ impl<L: Hash + Eq + Copy, T> FairQueue<L, T> {
         self.waiting_count
     }
 
+    /// How many wait in one lane.
+    pub(crate) fn len_of(&self, lane: &L) -> usize {
+        self.lanes.get(lane).map_or(0, |lane| lane.items.len())
+    }
+
     pub(crate) fn clear(&mut self) {
         *self = Self::new();
     }

@@ -12,12 +12,10 @@ use std::sync::atomic::Ordering;
 use ringfence_keys::{TenantKeys, Zeroizing};
 use tokio::task::spawn_blocking;
 
-use crate::ahead::Ahead;
-use crate::commit::{Batch, Payload, PendingFiles};
+use crate::commit::{Ahead, Batch, Payload, PendingFiles};
 use crate::engine::{Engine, Order, Span, Write};
 use crate::error::StoreError;
 use crate::key::{AREA_HELD, COUNTED, Key, Uid, area, successor};
-use crate::prior::Prior;
 use crate::record::{Content, FileRef, Stored};
 use crate::tenant_store::{Tenant, TenantStore};
 
@@ -110,7 +108,6 @@ impl TenantStore {
             counted: BTreeSet::new(),
             counting: Counting::Anew(other_bytes),
             checks: Vec::new(),
-            prior: Prior::default(),
             files,
         };
         self.store().0.committer.commit(batch).await.map(drop)

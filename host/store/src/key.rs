@@ -217,7 +217,22 @@ impl Key {
         stored: &[u8],
     ) -> Result<Self, StoreError> {
         let mut key = prefix.clone();
-        let mut rest = stored.strip_prefix(stored_prefix).ok_or(StoreError::Damaged)?;
+        key.open_onto(keys, stored, stored.strip_prefix(stored_prefix).ok_or(StoreError::Damaged)?)?;
+        Ok(key)
+    }
+
+    /// As much of the name of a tenant's record as opens, from its beginning, and whether that is all of it.
+    pub(crate) fn open_beginning(keys: &TenantKeys, uid: &Uid, stored: &[u8]) -> Result<(Self, bool), StoreError> {
+        let mut key = Self::default();
+        let rest = stored.strip_prefix(area(AREA_RECORDS, uid).as_slice()).ok_or(StoreError::Damaged)?;
+        match key.open_onto(keys, stored, rest) {
+            Err(StoreError::Damaged) => Ok((key, false)),
+            opened => opened.map(|()| (key, true)),
+        }
+    }
+
+    /// Reads the last bytes of a stored form, segment by segment.
+    fn open_onto(&mut self, keys: &TenantKeys, stored: &[u8], mut rest: &[u8]) -> Result<(), StoreError> {
         while let Some((kind, after)) = rest.split_first() {
             let parent = stored.get(..stored.len() - rest.len()).ok_or(StoreError::Damaged)?;
             match *kind {
@@ -226,18 +241,18 @@ impl Key {
                     let (sealed, after) =
                         after.split_at_checked(u16::from_be_bytes(*length).into()).ok_or(StoreError::Damaged)?;
                     let name = keys.open_name(parent, sealed).map_err(StoreError::opening)?;
-                    key.0.push(Segment::Name(String::from_utf8(name).map_err(|_| StoreError::Damaged)?));
+                    self.0.push(Segment::Name(String::from_utf8(name).map_err(|_| StoreError::Damaged)?));
                     rest = after;
                 }
                 NUMBER => {
                     let (number, after) = after.split_first_chunk().ok_or(StoreError::Damaged)?;
-                    key.0.push(Segment::Number(u64::from_be_bytes(*number)));
+                    self.0.push(Segment::Number(u64::from_be_bytes(*number)));
                     rest = after;
                 }
                 _ => return Err(StoreError::Damaged),
             }
         }
-        Ok(key)
+        Ok(())
     }
 }
 
@@ -276,6 +291,13 @@ pub(crate) fn area(kind: u8, uid: &Uid) -> Vec<u8> {
     out.push(kind);
     out.extend_from_slice(uid);
     out
+}
+
+/// Where the index says that a value file is referred to.
+pub(crate) fn index_key(uid: &Uid, id: &[u8; 16]) -> Vec<u8> {
+    let mut key = area(AREA_FILES, uid);
+    key.extend_from_slice(id);
+    key
 }
 
 /// The first stored form after all that start with `prefix`; none when there is no such.

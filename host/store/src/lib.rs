@@ -6,7 +6,6 @@
 #![forbid(unsafe_code)]
 
 mod abandoned;
-mod ahead;
 pub mod backup;
 mod blobs;
 mod check;
@@ -24,12 +23,12 @@ mod locks;
 mod measure;
 mod own_keys;
 mod pace;
-mod prior;
 mod record;
 mod reseal;
 mod retire;
 mod rewrap;
 mod root_rotation;
+mod rotten;
 mod salvage;
 mod sealing;
 mod store;
@@ -44,9 +43,9 @@ mod watch;
 mod watermark;
 
 pub use blobs::{BLOB_BYTES_MAX, BlobId, BlobReader, BlobWriter, Blobs};
-pub use check::{Checked, Damage, check};
+pub use check::{Checked, Damage, check, check_with};
 pub use destroyed::Destroyed;
-pub use directory::made_by as backend_of;
+pub use directory::{is_held, made_by as backend_of};
 pub use engine::{Backend, Fault, Faults};
 pub use error::StoreError;
 pub use held::HeldBytes;
@@ -57,6 +56,7 @@ pub use record::{Commit, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Re
 pub use reseal::ResealStep;
 pub use retire::Retired;
 pub use root_rotation::RootRotation;
+pub use rotten::RottenRecord;
 pub use salvage::{Salvaged, SalvagedTenant, salvage};
 pub use store::{DiskOptions, Stats, Store};
 pub use subjects::{FIELD_BYTES_MAX, FIELD_VALUE_BYTES_MAX, SUBJECT_BYTES_MAX, SubjectAbout, Subjects, Tombstone};
@@ -65,7 +65,7 @@ pub use tenant_keys::{
     DeleteAsked, DestroyRequest, Disabled, IsAnother, KeyStatus, KeyUse, OwnStatus, Reseal, Side, TendedKeys,
 };
 pub use tenant_store::TenantStore;
-pub use tenants::{PLATFORM, TenantRecord, TenantState, Tenants};
+pub use tenants::{PLATFORM, TenantRecord, TenantState, Tenants, has_keys};
 pub use transfer::{Moved, migrate};
 pub use values::{STREAMED_BYTES_MAX, SealedPiece, StagedValue, ValueReader, ValueWriter};
 pub use watch::{Change, Event, Watch};

@@ -178,6 +178,11 @@ impl<T> Line<T> {
         self.lock().waiting.len()
     }
 
+    /// How many wait in one lane.
+    pub(crate) fn len_of(&self, lane: &Uid) -> usize {
+        self.lock().waiting.len_of(lane)
+    }
+
     fn put(&self, lane: Uid, bytes: usize, item: Item<T>) -> Result<(), StoreError> {
         let mut state = self.lock();
         if state.shut != Shut::Open {

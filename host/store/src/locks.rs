@@ -22,18 +22,24 @@ impl<K> Default for Locks<K> {
 impl<K: Eq + Hash> Locks<K> {
     /// Waits until nobody else changes this thing; whoever came first is first. Without a deadline: the caller has his own.
     pub async fn of(&self, name: K) -> OwnedMutexGuard<()> {
-        let lock = {
-            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            // What stays is as many as there are changes now.
-            kept.retain(|_, lock| lock.strong_count() > 0);
-            let known = kept.get(&name).and_then(Weak::upgrade);
-            known.unwrap_or_else(|| {
-                let lock = Arc::new(AsyncMutex::new(()));
-                kept.insert(name, Arc::downgrade(&lock));
-                lock
-            })
-        };
-        lock.lock_owned().await
+        self.lock(name).lock_owned().await
+    }
+
+    /// The lock of a thing when nobody else has it now; who waits for it is before this one.
+    pub fn try_of(&self, name: K) -> Option<OwnedMutexGuard<()>> {
+        self.lock(name).try_lock_owned().ok()
+    }
+
+    fn lock(&self, name: K) -> Arc<AsyncMutex<()>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // What stays is as many as there are changes now.
+        kept.retain(|_, lock| lock.strong_count() > 0);
+        let known = kept.get(&name).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let lock = Arc::new(AsyncMutex::new(()));
+            kept.insert(name, Arc::downgrade(&lock));
+            lock
+        })
     }
 }
 
@@ -54,8 +60,9 @@ mod tests {
         let locks = Locks::default();
         let held = now(&locks, 1).await;
         assert!(held.is_some() && now(&locks, 2).await.is_some() && now(&locks, 1).await.is_none());
+        assert!(locks.try_of(2).is_some() && locks.try_of(1).is_none());
         drop(held);
-        assert!(now(&locks, 1).await.is_some());
+        assert!(now(&locks, 1).await.is_some() && locks.try_of(1).is_some());
     }
 
     #[tokio::test]

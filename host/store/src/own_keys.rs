@@ -4,6 +4,7 @@
 //! Must never let what one tenant's provider says, or how long it takes, reach another tenant.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -93,7 +94,8 @@ impl Tenants {
     /// tenant alone is locked, as by disabled keys, and is unread; an operator enables its keys and mends it. Whether the start
     /// goes on without it. Must be told nothing of the platform's own records.
     pub fn shut_damaged(&self, id: &TenantId, error: &StoreError) -> bool {
-        if !matches!(error, StoreError::Damaged) {
+        // What does not have its form is as good as damaged, though it opens.
+        if !matches!(error, StoreError::Damaged | StoreError::Form(_)) {
             return false;
         }
         tracing::error!(
@@ -102,11 +104,27 @@ impl Tenants {
             "a tenant starts locked: enable its keys as an operator, restore a backup in its place or write anew what is \
              damaged, and enable them again"
         );
+        self.lock_unread(id);
+        true
+    }
+
+    /// The same where everything could be read, and what it says cannot be put into force. `unfit` says why, and no word of the
+    /// tenant's.
+    pub fn shut_unfit(&self, id: &TenantId, unfit: &dyn fmt::Display) {
+        tracing::error!(
+            tenant = %id,
+            %unfit,
+            "a tenant is locked: enable its keys as an operator, and write anew what cannot be put into force or restore a \
+             backup in its place; or delete it"
+        );
+        self.lock_unread(id);
+    }
+
+    fn lock_unread(&self, id: &TenantId) {
         self.0.own_seen.shut_at_start(id);
         if let Some(view) = self.open_tenant(id) {
             view.keys().close(Closed::Disabled);
         }
-        true
     }
 
     /// Whether a start found the tenant's keys closed by its own provider or its records damaged, and nobody has noted since that

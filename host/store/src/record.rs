@@ -168,7 +168,7 @@ pub(crate) enum Content {
 }
 
 /// Where a value in a file is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileRef {
     pub(crate) id: [u8; 16],
     pub(crate) bytes: u64,

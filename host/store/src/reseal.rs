@@ -28,7 +28,7 @@ const STEP_COUNT: usize = 200;
 const STEP_BYTES_MAX: usize = 4 << 20;
 /// LIMIT: bytes of contents sealed anew in one step, reached by the file that goes over.
 const STEP_CONTENT_BYTES: u64 = 16 << 20;
-/// A step is put off while more writes than this wait.
+/// A step is put off while more of the tenant's own writes than this wait; other tenants' put nothing off, as lanes take turns.
 const WAITING_COUNT_MAX: usize = 64;
 
 /// What came of a step.
@@ -38,7 +38,7 @@ pub enum ResealStep {
     Done,
     /// A step was done, and there are more.
     More,
-    /// The store has enough to do; nothing was done now.
+    /// The tenant's own writes have enough to do; nothing was done now.
     PutOff,
 }
 
@@ -74,7 +74,7 @@ impl Tenants {
         let Some(progress) = reseal.filter(|reseal| !reseal.is_over()) else { return Ok(ResealStep::Done) };
         let view = self.open_tenant(id).ok_or(StoreError::UnknownTenant)?;
         view.check_keys()?;
-        if view.store().0.committer.waiting() > WAITING_COUNT_MAX {
+        if view.store().0.committer.waiting_of(&view.shared().uid) > WAITING_COUNT_MAX {
             return Ok(ResealStep::PutOff);
         }
         let (looked, before) = (view.clone(), progress.clone());
@@ -352,6 +352,55 @@ mod tests {
         to_the_end(&tenants).await;
         assert_eq!(tenants.retire_key_versions(&acme()).await.unwrap(), None);
         assert!(resealing(&tenants).await.is_empty());
+    }
+
+    /// One write of a tenant that is being flushed, and a hundred that wait behind it.
+    async fn crowd(rig: &Rig, view: &TenantStore) -> Vec<tokio::task::JoinHandle<Result<(), StoreError>>> {
+        let put = |number: u64| {
+            let view = view.clone();
+            tokio::spawn(async move { view.put(&Key::new(["crowd"]).number(number), "value").await.map(drop) })
+        };
+        rig.faults.hold_flushes();
+        let mut puts = vec![put(0)];
+        while rig.faults.held_count() == 0 {
+            tokio::task::yield_now().await;
+        }
+        puts.extend((1..=100).map(put));
+        while rig.store.0.committer.waiting() < 100 {
+            tokio::task::yield_now().await;
+        }
+        puts
+    }
+
+    #[tokio::test]
+    async fn only_the_tenants_own_writes_put_a_step_off() {
+        let rig = Rig::new();
+        let tenants = rig.open().await;
+        let own = furnished(&tenants).await;
+        let other: TenantId = "other".parse().unwrap();
+        tenants.create(&other, "Other").await.unwrap();
+        let others = tenants.open_tenant(&other).unwrap();
+        tenants.rotate_key(&acme(), None).await.unwrap();
+        let puts = crowd(&rig, &own).await;
+        assert_eq!(tenants.reseal_step(&acme()).await.unwrap(), ResealStep::PutOff);
+        rig.faults.let_all_through();
+        for put in puts {
+            put.await.unwrap().unwrap();
+        }
+        let puts = crowd(&rig, &others).await;
+        let of = tenants.clone();
+        let step = tokio::spawn(async move { of.reseal_step(&acme()).await });
+        while rig.store.0.committer.waiting() < 101 && !step.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!step.is_finished(), "others' writes put it off");
+        rig.faults.let_all_through();
+        assert_eq!(step.await.unwrap().unwrap(), ResealStep::More);
+        for put in puts {
+            put.await.unwrap().unwrap();
+        }
+        to_the_end(&tenants).await;
+        assert_eq!(versions(&own), BTreeSet::from([2]));
     }
 
     #[tokio::test]

@@ -42,7 +42,7 @@ pub(crate) struct Superseded {
 pub struct Retired {
     /// Forgotten now.
     pub versions: Vec<u8>,
-    /// Not forgotten, and how many things are sealed under each.
+    /// Not forgotten, and how many things are sealed under each; those of which nobody can read the version count under all.
     pub kept: BTreeMap<u8, u64>,
 }
 
@@ -76,7 +76,7 @@ impl Tenants {
         let counts = spawn_blocking(move || count(&view)).await.map_err(StoreError::unavailable)??;
         let mut retired = Retired::default();
         for version in superseded {
-            let count = counts.get(&version).copied().unwrap_or(0);
+            let count = counts.of(version);
             if count > 0 {
                 retired.kept.insert(version, count);
             } else {
@@ -97,12 +97,29 @@ impl Tenants {
 }
 
 /// How many records and files there are under each version.
-fn count(view: &TenantStore) -> Result<BTreeMap<u8, u64>, StoreError> {
-    let mut counts: BTreeMap<u8, u64> = BTreeMap::new();
-    let mut add = |bytes: &[u8]| -> Result<(), StoreError> {
-        *counts.entry(sealed_version(bytes).ok_or(StoreError::Damaged)?).or_default() += 1;
-        Ok(())
-    };
+#[derive(Default)]
+struct Counts {
+    known: BTreeMap<u8, u64>,
+    /// Those of which nobody can read the version.
+    damaged_count: u64,
+}
+
+impl Counts {
+    fn add(&mut self, sealed: Option<&[u8]>) {
+        match sealed.and_then(sealed_version) {
+            Some(version) => *self.known.entry(version).or_default() += 1,
+            None => self.damaged_count += 1,
+        }
+    }
+
+    /// What may need a version.
+    fn of(&self, version: u8) -> u64 {
+        self.known.get(&version).copied().unwrap_or(0).saturating_add(self.damaged_count)
+    }
+}
+
+fn count(view: &TenantStore) -> Result<Counts, StoreError> {
+    let mut counts = Counts::default();
     let uid = &view.shared().uid;
     let prefix = area(AREA_RECORDS, uid);
     let to = successor(&prefix).map_or(Bound::Unbounded, Bound::Excluded);
@@ -113,7 +130,11 @@ fn count(view: &TenantStore) -> Result<BTreeMap<u8, u64>, StoreError> {
         let span = Span { from, to, order: Order::Forward, count_max: SPAN_COUNT, bytes_max: SPAN_BYTES };
         let rows = view.engine().range(&span)?;
         for (_, value) in &rows.pairs {
-            add(Stored::parse(value)?.sealed_bytes())?;
+            match Stored::parse(value) {
+                Ok(stored) => counts.add(Some(stored.sealed_bytes())),
+                Err(StoreError::Damaged) => counts.add(None),
+                Err(error) => return Err(error),
+            }
         }
         match rows.pairs.into_iter().next_back() {
             Some((last, _)) if rows.more => from = Bound::Excluded(last),
@@ -133,7 +154,7 @@ fn count(view: &TenantStore) -> Result<BTreeMap<u8, u64>, StoreError> {
                     .map_err(StoreError::unavailable)?,
             };
             if !head.is_empty() {
-                add(&head)?;
+                counts.add(Some(&head));
             }
         }
     }

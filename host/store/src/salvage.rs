@@ -20,12 +20,11 @@ use ringfence_keys::RootKey;
 use serde::Serialize;
 
 use crate::check::copy_files;
-use crate::commit::index_key;
 use crate::directory::{self, Format};
 use crate::engine::{Backend, Damaged, Engine, MemoryEngine, OpenFailure, Write};
 use crate::error::StoreError;
 use crate::files::Files;
-use crate::key::{AREA_RECORDS, AREA_TALLY, Key, UID_BYTES, Uid, area};
+use crate::key::{AREA_RECORDS, AREA_TALLY, Key, UID_BYTES, Uid, area, index_key};
 use crate::record::{Content, Stored, revision_of};
 use crate::store::{MARK, MARK_KEY, REVISION_KEY, Store};
 use crate::tally::Tally;

@@ -3,6 +3,7 @@
 //! Layout of the directory: see `directory.rs`. Must never delete what it cannot read.
 
 use std::fs::File;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,12 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cap_std::fs::Dir;
 use tokio::task::spawn_blocking;
 
-use crate::commit::{Committer, Counters, parse_revision};
+use crate::commit::{Committer, Counters};
 use crate::directory::{self, Format};
-use crate::engine::{Backend, Engine, Faults, MemoryEngine, OpenFailure, Write};
+use crate::engine::{Backend, Engine, Faults, MemoryEngine, OpenFailure, Order, Span, Write};
 use crate::error::StoreError;
 use crate::files::Files;
+use crate::key::AREA_RECORDS;
 use crate::tally;
+use crate::tenant_keys::{PLATFORM_UID, read_key};
 use crate::watch::Watchers;
 use crate::watermark::Watermark;
 
@@ -170,6 +173,18 @@ impl Store {
         .map_err(StoreError::unavailable)?
     }
 
+    /// Whether nothing was ever kept here, neither a key nor a record: a root key that is made now shuts nothing in. Blocks.
+    pub fn is_new(&self) -> Result<bool, StoreError> {
+        let any = Span {
+            from: Bound::Included(vec![AREA_RECORDS]),
+            to: Bound::Unbounded,
+            order: Order::Forward,
+            count_max: 1,
+            bytes_max: 1,
+        };
+        Ok(read_key(self, &PLATFORM_UID)?.is_none() && self.0.engine.range(&any)?.pairs.is_empty())
+    }
+
     /// How the store is doing. Walks the directory: for operators and metrics, not for the path of a request.
     pub async fn stats(&self) -> Result<Stats, StoreError> {
         let shared = Arc::clone(&self.0);
@@ -257,9 +272,10 @@ pub(crate) fn state(engine: &dyn Engine, marked: Option<u64>) -> Result<Found, S
     }
 }
 
-/// The revision of the newest batch in a database.
+/// The revision of the newest batch in a database; 0 where there is none.
 pub(crate) fn revision(engine: &dyn Engine) -> Result<u64, StoreError> {
-    engine.get(REVISION_KEY)?.map_or(Ok(0), |bytes| parse_revision(&bytes))
+    let parsed = |bytes: Vec<u8>| bytes.as_slice().try_into().map(u64::from_be_bytes);
+    engine.get(REVISION_KEY)?.map_or(Ok(0), parsed).map_err(|_| StoreError::Damaged)
 }
 
 impl std::fmt::Debug for Store {

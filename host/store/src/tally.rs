@@ -13,7 +13,7 @@ use std::path::Path;
 
 use data_encoding::HEXLOWER;
 
-use crate::ahead::Ahead;
+use crate::commit::Ahead;
 use crate::directory;
 use crate::engine::{Engine, EngineError, Order, Span, Write};
 use crate::error::StoreError;

@@ -15,22 +15,20 @@ use ringfence_core::{Entropy, TenantId};
 use ringfence_keys::{Closed, Context, Purpose, TenantKeys, Zeroizing};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 
-use crate::ahead::Check;
 use crate::blobs::{Blobs, READ_BYTES};
-use crate::commit::{Batch, Payload, PendingFiles};
+use crate::commit::{Batch, Check, Payload, PendingFiles};
 use crate::engine::{Engine, Order, Span};
 use crate::error::StoreError;
 use crate::files::Whole;
 use crate::held::{self, Counting};
 use crate::key::{Beginnings, Key, Segment, Uid, successor};
 use crate::line::Room;
-use crate::prior::Prior;
 use crate::record::{
     Commit, Content, FileRef, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Record, Stored, VALUE_BYTES_MAX,
 };
+use crate::rotten::place_of;
 use crate::sealing::{Sealing, Sealings};
 use crate::store::Store;
 use crate::tenants::TenantState;
@@ -264,8 +262,28 @@ impl TenantStore {
         after: Option<&PageToken>,
         limit: usize,
     ) -> Result<(Vec<Key>, Option<PageToken>), StoreError> {
+        self.names(prefix, after, limit, Order::Forward).await
+    }
+
+    /// As [`TenantStore::scan_names`], from the end.
+    pub async fn scan_names_back(
+        &self,
+        prefix: &Key,
+        before: Option<&PageToken>,
+        limit: usize,
+    ) -> Result<(Vec<Key>, Option<PageToken>), StoreError> {
+        self.names(prefix, before, limit, Order::Backward).await
+    }
+
+    async fn names(
+        &self,
+        prefix: &Key,
+        token: Option<&PageToken>,
+        limit: usize,
+        order: Order,
+    ) -> Result<(Vec<Key>, Option<PageToken>), StoreError> {
         self.tenant.check_alive()?;
-        let (stored_prefix, span) = self.span(prefix, after, limit, Order::Forward)?;
+        let (stored_prefix, span) = self.span(prefix, token, limit, order)?;
         let (this, prefix) = (self.clone(), prefix.clone());
         let read = spawn_blocking(move || this.read_names(&prefix, &stored_prefix, &span));
         read.await.map_err(StoreError::unavailable)?
@@ -298,15 +316,8 @@ impl TenantStore {
         };
         held::look_ahead(&*self.store.0.engine, &self.tenant, &values, &counted, counting)?;
         let files = PendingFiles { files: self.store.0.files.clone(), uid: self.tenant.uid, ids: Vec::new() };
-        let mut batch = Batch {
-            tenant: Arc::clone(&self.tenant),
-            writes: BTreeMap::new(),
-            counted,
-            counting,
-            checks,
-            prior: Prior::default(),
-            files,
-        };
+        let mut batch =
+            Batch { tenant: Arc::clone(&self.tenant), writes: BTreeMap::new(), counted, counting, checks, files };
         for (key, value) in values {
             let payload = match value {
                 Some(value) if value.len() > INLINE_BYTES_MAX => {
@@ -330,8 +341,6 @@ impl TenantStore {
             batch.writes.insert(key, Some(payload));
             rooms.push(room);
         }
-        let applied = self.store.0.counters.applied.load(Ordering::Acquire);
-        batch.prior = Prior::read(&*self.store.0.engine, applied, &self.tenant.keys, batch.writes.keys())?;
         self.store.0.committer.commit(batch).await
     }
 
@@ -490,12 +499,13 @@ impl TenantStore {
     /// Names a record that does not open, in the host's words: its area, and a digest of where it lies, the same each time. Never
     /// the name that the tenant gave it.
     pub(crate) fn name_rotten(&self, key: Option<&Key>, stored_key: &[u8]) {
-        let area = match key.and_then(|key| key.segments().first()) {
+        // Where not all of the name opens, its beginning may.
+        let beginning = Key::open_beginning(&self.tenant.keys, &self.tenant.uid, stored_key).map(|opened| opened.0);
+        let area = match key.or(beginning.as_ref().ok()).and_then(|key| key.segments().first()) {
             Some(Segment::Name(first)) => first.as_str(),
             _ => "unknown",
         };
-        let digest = Sha256::digest(stored_key);
-        let place = HEXLOWER.encode(digest.get(..8).unwrap_or_default());
+        let place = place_of(stored_key);
         tracing::error!(tenant = self.label(), area, place, "a record is damaged and does not open");
     }
 

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::ops::Bound;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -27,7 +28,8 @@ use crate::blobs;
 use crate::destroyed::Destroyed;
 use crate::engine::{Order, Span};
 use crate::error::StoreError;
-use crate::key::{AREA_FILES, AREA_RECORDS, Key, UID_BYTES, Uid, area, successor};
+use crate::key::{AREA_FILES, Key, UID_BYTES, Uid, area, successor};
+use crate::locks::Locks;
 use crate::own_keys::OwnSeen;
 use crate::record::{Op, Precondition};
 use crate::root_rotation::ATTEMPTS_COUNT_MAX;
@@ -200,18 +202,18 @@ impl Tenants {
         display_name: &str,
         quota: QuotaChoice,
     ) -> Result<TenantRecord, StoreError> {
-        self.create_under(id, display_name, quota, &Arc::default()).await.map(|(record, _lock)| record)
+        self.create_under(id, display_name, quota, &Locks::default()).await.map(|(record, _lock)| record)
     }
 
-    /// The same for who makes changes under a lock of his own: it is taken once the provider has answered, and given to go on
-    /// with. [`StoreError::Conflict`] when the root key is rotated again and again meanwhile. A name that is taken while the key is
+    /// The same for who makes changes under locks of his own: that of the name is taken once the provider has answered, and given
+    /// to go on with. [`StoreError::Conflict`] when the root key is rotated again and again meanwhile. A name that is taken while the key is
     /// made is taken too. The key of a tenant that is not made is destroyed at the provider, with no lock held.
     pub async fn create_under(
         &self,
         id: &TenantId,
         display_name: &str,
         quota: QuotaChoice,
-        lock: &Arc<tokio::sync::Mutex<()>>,
+        locks: &Locks<TenantId>,
     ) -> Result<(TenantRecord, OwnedMutexGuard<()>), StoreError> {
         if display_name.len() > DISPLAY_NAME_BYTES_MAX {
             return Err(StoreError::TooLarge { what: "a display name", max: DISPLAY_NAME_BYTES_MAX as u64 });
@@ -224,7 +226,7 @@ impl Tenants {
             let looks_count = self.0.looks_count.load(Ordering::Acquire);
             // With no lock held: a provider takes its time.
             let (keys, wrapped) = self.make_key(id.as_str()).await?;
-            let callers = Arc::clone(lock).lock_owned().await;
+            let callers = locks.of(id.clone()).await;
             let one = self.0.changing.lock().await;
             let is_taken = self.known(id).is_some();
             // What was made before a rotation's look at all tenants, and is not among them, may be under what it lets go of.
@@ -682,19 +684,17 @@ fn platform_keys(store: &Store, root: &RootKey, entropy: &dyn Entropy) -> Result
     if let Some(wrapped) = read_key(store, &PLATFORM_UID)? {
         return Ok(root.unwrap_tenant_key(PLATFORM, &wrapped)?);
     }
-    let any = Span {
-        from: Bound::Included(vec![AREA_RECORDS]),
-        to: Bound::Unbounded,
-        order: Order::Forward,
-        count_max: 1,
-        bytes_max: 1,
-    };
-    if !store.0.engine.range(&any)?.pairs.is_empty() {
+    if !store.is_new()? {
         return Err(StoreError::KeyMissing { what: "the platform" });
     }
     let (keys, wrapped) = root.new_tenant_key(PLATFORM, entropy)?;
     write_key(store, &PLATFORM_UID, &wrapped)?;
     Ok(keys)
+}
+
+/// Whether the store in a directory has keys, which open only with the root key that they were made under. Opens nothing.
+pub fn has_keys(dir: &Path) -> bool {
+    dir.join(key_path(&PLATFORM_UID)).exists()
 }
 
 pub(crate) fn key_path(uid: &Uid) -> String {

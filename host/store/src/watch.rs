@@ -132,9 +132,14 @@ impl Watch {
         if std::mem::take(&mut queue.has_lagged) {
             return Ok(Some(Event::Lagged));
         }
-        let Some(Changed { key, revision, change }) = queue.waiting.pop_front() else { return Ok(None) };
-        let key = Key::open_below(self.store.keys(), &self.prefix, &self.stored_prefix, &key)?;
-        Ok(Some(Event::Changed { key, revision, change }))
+        while let Some(Changed { key, revision, change }) = queue.waiting.pop_front() {
+            match Key::open_below(self.store.keys(), &self.prefix, &self.stored_prefix, &key) {
+                // A record of which the name rotted was removed: nobody who watches knew it.
+                Err(StoreError::Damaged) => {}
+                opened => return Ok(Some(Event::Changed { key: opened?, revision, change })),
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -615,6 +615,18 @@ fn root_with_own(place: &Path, own: Option<&Path>) -> Arc<RootKey> {
 }
 
 #[tokio::test]
+async fn a_store_is_new_until_it_has_keys_and_is_held_while_it_is_open() {
+    let place = Place::new();
+    let dir = place.data();
+    assert!(!ringfence_store::has_keys(&dir) && !ringfence_store::is_held(&dir));
+    let store = Store::open(&dir, place.options()).unwrap();
+    assert!(store.is_new().unwrap() && !ringfence_store::has_keys(&dir), "it may have a root key that is made now");
+    assert!(ringfence_store::is_held(&dir));
+    let _tenants = support::tenants(&store, support::root(place.directory.path())).await.unwrap();
+    assert!(!store.is_new().unwrap() && ringfence_store::has_keys(&dir));
+}
+
+#[tokio::test]
 async fn a_tenant_that_keeps_a_key_itself_is_locked_without_it_and_no_other_is() {
     let place = Place::new();
     let dir = place.directory.path();

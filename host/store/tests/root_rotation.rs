@@ -15,10 +15,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use ringfence_core::QuotaChoice;
+use ringfence_core::{QuotaChoice, TenantId};
 use ringfence_keys::{AwsCredentials, KeysError, MissingRootKey, Outside, RootKey, Secret};
 use ringfence_store::backup::Archives;
-use ringfence_store::{Backend, Key, RootRotation, Side, Store, StoreError, TenantRecord, Tenants};
+use ringfence_store::{Backend, Key, Locks, RootRotation, Side, Store, StoreError, TenantRecord, Tenants};
 use support::kms::Kms;
 use support::transit::{Act, Transit};
 use support::{Place, StoppedClock, SystemEntropy, backed_up, id, soon, view};
@@ -47,7 +47,7 @@ struct World {
     store: Store,
     tenants: Tenants,
     /// Of whoever makes tenants.
-    lock: Arc<tokio::sync::Mutex<()>>,
+    locks: Arc<Locks<TenantId>>,
 }
 
 impl World {
@@ -58,7 +58,7 @@ impl World {
         for name in ["acme", "bolt"] {
             view(&tenants, name).await.put(&key(), name).await.unwrap();
         }
-        Self { place, transit, origin, store, tenants, lock: Arc::default() }
+        Self { place, transit, origin, store, tenants, locks: Arc::default() }
     }
 
     fn rotates(&self) -> JoinHandle<Result<RootRotation, StoreError>> {
@@ -67,9 +67,9 @@ impl World {
     }
 
     fn creates(&self, name: &str) -> JoinHandle<Result<TenantRecord, StoreError>> {
-        let (tenants, lock, name) = (self.tenants.clone(), Arc::clone(&self.lock), id(name));
+        let (tenants, locks, name) = (self.tenants.clone(), Arc::clone(&self.locks), id(name));
         tokio::spawn(async move {
-            let made = tenants.create_under(&name, "slow", QuotaChoice::default(), &lock).await;
+            let made = tenants.create_under(&name, "slow", QuotaChoice::default(), &locks).await;
             made.map(|(record, _lock)| record)
         })
     }
@@ -207,7 +207,7 @@ async fn while_the_key_of_a_new_tenant_is_made_nobody_waits_and_its_name_may_be_
     world.transit.hold_one_after(Act::Seal, 0);
     let creates = world.creates("made");
     world.transit.until_held(1).await;
-    drop(soon("who makes changes", world.lock.lock()).await);
+    drop(soon("who makes changes", world.locks.of(id("made"))).await);
     soon("disabling", world.tenants.disable_key(&id("acme"), "u_ops", Side::Operator)).await.unwrap();
     soon("a deletion", world.tenants.delete(&id("bolt"))).await.unwrap();
     soon("a tenant of the same name", world.tenants.create(&id("made"), "quick")).await.unwrap();
@@ -231,7 +231,7 @@ async fn while_the_key_of_a_tenant_that_is_refused_is_destroyed_nobody_waits(bac
     world.transit.hold(Act::Destroy);
     let creates = world.creates("made");
     world.transit.until_held(1).await;
-    drop(soon("who makes changes", world.lock.lock()).await);
+    drop(soon("who makes changes", world.locks.of(id("made"))).await);
     soon("disabling", world.tenants.disable_key(&id("acme"), "u_ops", Side::Operator)).await.unwrap();
     world.transit.let_go();
     let refused = creates.await.unwrap();

@@ -279,3 +279,46 @@ async fn large_things_are_sealed_anew_two_at_a_time_and_a_stop_in_between_loses_
         assert_eq!(acme.blobs().read_all(blob, u64::MAX).await.unwrap(), vec![9_u8; MEBIBYTES << 20]);
     }
 }
+
+#[tokio::test]
+async fn a_version_that_only_damage_kept_is_forgotten_once_the_damage_is_removed() {
+    let place = Place::new();
+    let (store, tenants) = place.open().await;
+    let acme = view(&tenants, "acme").await;
+    for number in 0..5 {
+        acme.put(&key(number), "value").await.unwrap();
+    }
+    tenants.rotate_key(&id("acme"), None).await.unwrap();
+    reseal_to_the_end(&tenants, "acme").await;
+    let uid = acme.uid();
+    store.close().await.unwrap();
+    drop((store, tenants, acme));
+    let (rotten, mut sealed) = rows(&place, &uid).into_iter().find(|(_, value)| value[0] == 1).unwrap();
+    *sealed.last_mut().unwrap() ^= 1;
+    {
+        let database = ::sled::open(place.data().join("db")).unwrap();
+        database.insert(&rotten, sealed).unwrap();
+        database.flush().unwrap();
+    }
+
+    let clock = Arc::new(Moved(0.into()));
+    let store = Store::open(&place.data(), place.options()).unwrap();
+    let root = root(place.directory.path());
+    let tenants = Tenants::open(store.clone(), root, Arc::new(SystemEntropy), clock.clone()).await.unwrap();
+    let acme = tenants.open_tenant(&id("acme")).unwrap();
+    tenants.rotate_key(&id("acme"), None).await.unwrap();
+    reseal_to_the_end(&tenants, "acme").await;
+    // What a day later is found to be under each version.
+    let retired = async || {
+        assert_eq!(tenants.retire_key_versions(&id("acme")).await.unwrap(), None, "the wait begins");
+        clock.0.fetch_add(86_400, Ordering::Relaxed);
+        let retired = tenants.retire_key_versions(&id("acme")).await.unwrap().unwrap();
+        (retired.versions, retired.kept)
+    };
+    assert_eq!(retired().await, (Vec::new(), BTreeMap::from([(2, 1)])));
+    let (found, _) = acme.rotten(None).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert!(acme.remove_rotten(&found[0].place).await.unwrap().is_some());
+    assert_eq!(retired().await, (vec![2], BTreeMap::new()));
+    store.close().await.unwrap();
+}

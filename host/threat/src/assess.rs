@@ -19,6 +19,17 @@ use crate::risk::{self, Known};
 use crate::sigma::engine::Memory;
 use crate::threat::{Threat, all};
 
+/// What happens outside of every log that a host can write, so that nothing found there means nothing.
+const NEVER_SEEN: [&str; 8] = [
+    "programs on people's own devices",
+    "a lure itself, before somebody signs in with what it took",
+    "hands on the machine",
+    "a kernel or hypervisor that was taken over",
+    "side channels, of time or of what a processor runs ahead",
+    "an operator who has the keys",
+    "people who are talked into something",
+    "acts that look right by somebody who may do them",
+];
 /// LIMIT: entries of one assessment; the newest of the stretch.
 pub const ASSESSED_COUNT_MAX: u64 = 50_000;
 /// LIMIT: findings that one assessment shows; the rest is counted.
@@ -211,6 +222,7 @@ impl Threat {
                 "there are over {ASSESSED_COUNT_MAX} entries: those before {from_seq} were not looked at"
             ));
         }
+        spots.extend(NEVER_SEEN.iter().map(|what| format!("no host can see: {what}")));
         spots.extend(self.blind_spots_now(scope));
         spots
     }

@@ -1,10 +1,10 @@
 //! Drills: synthetic attacks on the shipped rules, through the real log, the real reader and the real responses.
 //!
 //! Every event of a drill carries its label, and is about principals, plugins and addresses that do not exist (addresses of
-//! documentation, names `drill-...`). A burst is counted where requests are, and bait is asked for where the table of names
-//! is; the other attacks begin with their entries in the log. Must never count a miss as nothing: a rule that found nothing in
-//! time is a miss, and times are told with their number. A response holds when what it is against is refused where requests
-//! are admitted, not when it was decided. What a drill holds is let go at its end.
+//! documentation, names `drill-...`). A burst is counted where requests are, what is sent out where bytes are, and bait is
+//! asked for where the table of names is; the other attacks begin with their entries in the log. Must never count a miss as
+//! nothing: a rule that found nothing in time is a miss, and times are told with their number. A response holds when what it
+//! is against is refused where requests are admitted, not when it was decided. What a drill holds is let go at its end.
 
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub enum Attack {
     Entries(Vec<Made>),
     /// Requests of one principal, faster than its tenant's are.
     Burst,
+    /// A plugin that sends out far more than it usually does.
+    Volume,
     /// A plugin asks for a name that is bait.
     Bait,
 }
@@ -77,7 +79,7 @@ pub struct DrillReport {
     pub label: String,
     /// Each rule of each round.
     pub drilled: Vec<Drilled>,
-    /// Rules without an attack that can be played.
+    /// Rules without an attack that can be played: no drill moves the host's clock.
     pub not_played: Vec<String>,
 }
 
@@ -93,6 +95,7 @@ fn many(count: u16, one: impl Fn(u16) -> Made) -> Vec<Made> {
 pub fn attack(rule: &str) -> Option<Attack> {
     match rule {
         "request-burst" => Some(Attack::Burst),
+        "egress-volume" => Some(Attack::Volume),
         "canary" => Some(Attack::Bait),
         _ => entries(rule).map(Attack::Entries),
     }
@@ -249,6 +252,12 @@ impl Threat {
                 }
                 Vec::new()
             }
+            Attack::Volume => {
+                if let Ok(plugin) = name.parse() {
+                    self.inner.standing.play_volume(scope.tenant(), &plugin, self.inner.clock.monotonic());
+                }
+                Vec::new()
+            }
         };
         for made in made {
             let failure = made.failure;
@@ -278,7 +287,11 @@ impl Threat {
 
     /// The label of the drill under way that a principal belongs to.
     pub(crate) fn drill_of(&self, who: &PrincipalId) -> Option<String> {
-        let (_, name) = who.as_str().rsplit_once('/')?;
+        self.drill_named(who.as_str().rsplit_once('/')?.1)
+    }
+
+    /// The label of the drill under way whose principal and plugin have a name.
+    pub(crate) fn drill_named(&self, name: &str) -> Option<String> {
         self.drills().into_iter().find(|label| name_of(label) == name)
     }
 

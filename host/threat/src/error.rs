@@ -45,6 +45,12 @@ pub enum ThreatError {
         /// Why.
         what: String,
     },
+    /// A step of an incident says what cannot be understood, or not what it needs.
+    #[error("the step cannot be understood: {what}")]
+    BadStep {
+        /// What of it, and what it could be.
+        what: String,
+    },
     /// Another person must do this.
     #[error("another person than the one who asked must agree")]
     SecondPerson,
@@ -59,9 +65,12 @@ pub enum ThreatError {
     /// It is not what its writer saw any more.
     #[error("it was changed since you read it")]
     Changed,
-    /// It was changed at the same moment.
-    #[error("it was changed at the same moment")]
-    Conflict,
+    /// What is to be taken back holds no more.
+    #[error("there is nothing to take back: {how}")]
+    Over {
+        /// How and when it ended.
+        how: String,
+    },
     /// Another step of the same owner takes too long.
     #[error("another step is being taken here; try again")]
     Busy,

@@ -21,16 +21,39 @@ const EVIDENCE_COUNT_MAX: usize = 64;
 const WORDS_BYTES_MAX: usize = 4_096;
 /// LIMIT: incidents of one owner.
 pub const INCIDENTS_COUNT_MAX: usize = 1_000;
-/// How long a controller has to tell its authority, in hours: UK GDPR and GDPR article 33, and the laws of Jersey and Guernsey.
+/// How long a controller has to tell its authority, in hours: by each of the laws of [`JURISDICTIONS`].
 const AUTHORITY_HOURS: i64 = 72;
 /// How long before its end a clock is told of for the first time.
 const NEAR: SignedDuration = SignedDuration::from_hours(24);
-/// Who must be told where, by jurisdiction.
-const AUTHORITIES: [(&str, &str); 4] = [
-    ("uk", "Information Commissioner's Office"),
-    ("ireland", "Data Protection Commission"),
-    ("jersey", "Jersey Office of the Information Commissioner"),
-    ("guernsey", "Office of the Data Protection Authority"),
+/// Where people are whom a breach can concern, and whose clock that starts.
+pub const JURISDICTIONS: [Jurisdiction; 6] = [
+    Jurisdiction { word: "uk", whom: "Information Commissioner's Office", law: "UK GDPR, article 33(1)" },
+    // Of the others than Ireland the authority is for people to find: by the controller's establishment, not by where people are.
+    Jurisdiction {
+        word: "eu",
+        whom: "the supervisory authority that is competent (GDPR, articles 55 and 56)",
+        law: "Regulation (EU) 2016/679 (GDPR), article 33(1)",
+    },
+    Jurisdiction {
+        word: "ireland",
+        whom: "Data Protection Commission",
+        law: "Regulation (EU) 2016/679 (GDPR), article 33(1)",
+    },
+    Jurisdiction {
+        word: "jersey",
+        whom: "Jersey Office of the Information Commissioner",
+        law: "Data Protection (Jersey) Law 2018, article 20",
+    },
+    Jurisdiction {
+        word: "guernsey",
+        whom: "Office of the Data Protection Authority",
+        law: "Data Protection (Bailiwick of Guernsey) Law, 2017, section 42",
+    },
+    Jurisdiction {
+        word: "isle-of-man",
+        whom: "Isle of Man Information Commissioner",
+        law: "GDPR, article 33(1), as the Data Protection (Application of GDPR) Order 2018 applies it",
+    },
 ];
 /// What a notice to an authority says (article 33(3)).
 const NOTICE_FIELDS: [&str; 8] = [
@@ -43,6 +66,17 @@ const NOTICE_FIELDS: [&str; 8] = [
     "consequences",
     "measures",
 ];
+
+/// Whose law has a clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Jurisdiction {
+    /// As a step names it.
+    pub word: &'static str,
+    /// The authority that is told.
+    pub whom: &'static str,
+    /// Where the law says so.
+    pub law: &'static str,
+}
 
 /// Where an incident stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -139,6 +173,9 @@ pub struct BreachClock {
     pub jurisdiction: String,
     /// Who is to be told.
     pub whom: String,
+    /// Where the law says so; nothing for clocks that began before hosts kept it.
+    #[serde(default)]
+    pub law: String,
     /// Since when.
     pub from: Timestamp,
     /// Until when; the controller is told without undue delay, which is now.
@@ -221,12 +258,40 @@ pub struct Saying {
 pub struct Draft {
     /// Who is to be told.
     pub whom: String,
+    /// Where the law says so.
+    pub law: String,
     /// Until when.
     pub due_at: Timestamp,
     /// The fields, as far as they are known.
     pub fields: std::collections::BTreeMap<String, String>,
     /// The fields that are not.
     pub missing: Vec<String>,
+}
+
+// === impl Transition ===
+
+impl Transition {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Report,
+        Self::Triage,
+        Self::Declare,
+        Self::Dismiss,
+        Self::Note,
+        Self::Contain,
+        Self::Eradicate,
+        Self::Recover,
+        Self::Close,
+        Self::Improve,
+        Self::ApproveAction,
+    ];
+}
+
+// === impl PersonalData ===
+
+impl PersonalData {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Unknown, Self::Concerned, Self::Untouched];
 }
 
 // === impl Incident ===
@@ -287,6 +352,7 @@ impl Incident {
             let known = |field: &&str| self.facts.contains_key(*field);
             Draft {
                 whom: clock.whom.clone(),
+                law: clock.law.clone(),
                 due_at: clock.due_at,
                 fields: self.facts.clone(),
                 missing: NOTICE_FIELDS.iter().filter(|field| !known(field)).map(ToString::to_string).collect(),
@@ -347,16 +413,17 @@ impl Incident {
         }
         for (field, fact) in &saying.facts {
             if !NOTICE_FIELDS.contains(&field.as_str()) || fact.len() > WORDS_BYTES_MAX {
-                return bad(&format!(
-                    "`{}` is no field of a notice, or too long",
-                    field.chars().take(40).collect::<String>()
-                ));
+                let field: String = field.chars().take(40).collect();
+                let known = NOTICE_FIELDS.map(|known| format!("`{known}`")).join(", ");
+                return bad(&format!("`{field}` is no field of a notice, or over 4096 bytes; there are {known}"));
             }
         }
         if let Some(jurisdictions) = &saying.jurisdictions {
-            let unknown = jurisdictions.iter().find(|name| AUTHORITIES.iter().all(|(known, _)| known != name));
-            if let Some(name) = unknown {
-                return bad(&format!("the clock of `{}` is not known here", name.chars().take(40).collect::<String>()));
+            let is_known = |name: &&String| JURISDICTIONS.iter().any(|known| known.word == name.as_str());
+            if let Some(name) = jurisdictions.iter().find(|name| !is_known(name)) {
+                let name: String = name.chars().take(40).collect();
+                let known = JURISDICTIONS.map(|known| format!("`{}`", known.word)).join(", ");
+                return bad(&format!("the clock of `{name}` is not known here; there are {known}"));
             }
             self.jurisdictions.clone_from(jurisdictions);
         }
@@ -387,21 +454,23 @@ impl Incident {
             return Ok(());
         };
         let due = from.checked_add(SignedDuration::from_hours(AUTHORITY_HOURS));
-        let due_at = due.map_err(|_| ThreatError::BadTransition { what: "its clocks cannot be told".to_owned() })?;
+        let due_at = due.map_err(|_| ThreatError::BadStep { what: "its clocks cannot be told".to_owned() })?;
         self.clocks.push(BreachClock {
             jurisdiction: "all".to_owned(),
             whom: "the controller, by its processor, without undue delay".to_owned(),
+            law: "UK GDPR and GDPR, article 33(2), and what the others say in its place".to_owned(),
             from,
             due_at: from,
             told: None,
         });
-        for (jurisdiction, whom) in
-            AUTHORITIES.iter().filter(|(name, _)| self.jurisdictions.iter().any(|own| own == name))
-        {
-            let (jurisdiction, whom) = ((*jurisdiction).to_owned(), (*whom).to_owned());
-            let same = before.iter().find(|clock| clock.jurisdiction == jurisdiction && clock.due_at == due_at);
+        for Jurisdiction { word, whom, law } in JURISDICTIONS {
+            if !self.jurisdictions.iter().any(|own| own == word) {
+                continue;
+            }
+            let same = before.iter().find(|clock| clock.jurisdiction == word && clock.due_at == due_at);
             let told = same.and_then(|clock| clock.told);
-            self.clocks.push(BreachClock { jurisdiction, whom, from, due_at, told });
+            let (jurisdiction, whom, law) = (word.to_owned(), whom.to_owned(), law.to_owned());
+            self.clocks.push(BreachClock { jurisdiction, whom, law, from, due_at, told });
         }
         Ok(())
     }
@@ -445,27 +514,13 @@ fn word<T: Serialize>(value: &T) -> String {
 }
 
 fn bad<T>(what: &str) -> Result<T, ThreatError> {
-    Err(ThreatError::BadTransition { what: what.to_owned() })
+    Err(ThreatError::BadStep { what: what.to_owned() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    const ALL: [Transition; 11] = [
-        Transition::Report,
-        Transition::Triage,
-        Transition::Declare,
-        Transition::Dismiss,
-        Transition::Note,
-        Transition::Contain,
-        Transition::Eradicate,
-        Transition::Recover,
-        Transition::Close,
-        Transition::Improve,
-        Transition::ApproveAction,
-    ];
 
     fn saying(transition: Transition) -> Saying {
         Saying {
@@ -600,8 +655,45 @@ mod tests {
             Saying { evidence: vec!["x".into(); 65], ..saying(Transition::Triage) },
         ] {
             let mut incident = before.clone();
-            assert!(incident.step(&wrong, &who("acme/a"), at(2_000), &apart).is_err());
+            let refused = incident.step(&wrong, &who("acme/a"), at(2_000), &apart);
+            assert!(matches!(refused, Err(ThreatError::BadStep { .. })), "{refused:?}");
             assert_eq!(incident, before);
+        }
+        let early = before.clone().step(&saying(Transition::Close), &who("acme/a"), at(2_000), &apart);
+        assert!(matches!(early, Err(ThreatError::BadTransition { .. })), "{early:?}");
+    }
+
+    #[test]
+    fn a_place_that_has_no_clock_is_refused_with_those_that_have_one() {
+        let mut incident = opened();
+        let places = |places: &[&str]| {
+            let jurisdictions = Some(places.iter().map(ToString::to_string).collect());
+            Saying { jurisdictions, ..saying(Transition::Note) }
+        };
+        let refused = incident.step(&places(&["EU"]), &who("acme/a"), at(2_000), &apart).unwrap_err().to_string();
+        assert!(JURISDICTIONS.iter().all(|known| refused.contains(&format!("`{}`", known.word))), "{refused}");
+        incident.step(&saying(Transition::Triage), &who("acme/a"), at(2_000), &apart).unwrap();
+        let all: Vec<&str> = JURISDICTIONS.iter().map(|known| known.word).collect();
+        let declare = Saying { transition: Transition::Declare, aware_at: Some(at(1_500)), ..places(&all) };
+        incident.step(&declare, &who("acme/a"), at(9_000), &apart).unwrap();
+        for known in JURISDICTIONS {
+            let clock = incident.clocks.iter().find(|clock| clock.jurisdiction == known.word).unwrap();
+            assert_eq!((clock.whom.as_str(), clock.law.as_str()), (known.whom, known.law));
+            assert_eq!((clock.due_at, known.law.is_empty()), (at(1_500 + 72 * 3_600), false));
+        }
+        assert_eq!((incident.clocks.len(), incident.drafts().len()), (all.len() + 1, all.len() + 1));
+    }
+
+    #[test]
+    fn every_word_of_a_step_and_every_clock_with_its_law_is_published() {
+        let page = include_str!("../../../docs/reference/incidents.md");
+        let words = Transition::ALL.iter().map(word).chain(PersonalData::ALL.iter().map(word));
+        let words = words.chain(Level::ALL.iter().map(word)).chain(NOTICE_FIELDS.map(ToOwned::to_owned));
+        for word in words {
+            assert!(page.contains(&format!("`{word}`")), "{word}");
+        }
+        for Jurisdiction { word, whom, law } in JURISDICTIONS {
+            assert!(page.contains(&format!("| `{word}` | {whom} | {law} |")), "{word}");
         }
     }
 
@@ -613,7 +705,7 @@ mod tests {
             let mut seen = vec![State::Reported];
             for (turn, step) in walk.into_iter().enumerate() {
                 let by = who(if turn % 2 == 0 { "acme/a" } else { "acme/b" });
-                if incident.step(&saying(ALL[step]), &by, at(2_000), &apart).is_ok() {
+                if incident.step(&saying(Transition::ALL[step]), &by, at(2_000), &apart).is_ok() {
                     seen.push(incident.state);
                 }
             }

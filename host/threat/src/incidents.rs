@@ -94,7 +94,7 @@ impl Threat {
         };
         if actions.len() > ACTIONS_COUNT_MAX {
             let what = format!("a step has at most {ACTIONS_COUNT_MAX} actions");
-            return Err(ThreatError::BadTransition { what });
+            return Err(ThreatError::BadStep { what });
         }
         // All are looked at before any is taken: a step with an action that cannot be does nothing.
         let mut to_make = Vec::new();

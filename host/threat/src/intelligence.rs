@@ -62,8 +62,10 @@ pub struct Loaded {
     pub not_used_count: usize,
     /// Objects that are no indicators.
     pub others_count: usize,
-    /// Objects that cannot be read, and why.
+    /// Objects that cannot be read, and why; the first hundred.
     pub refused: Vec<String>,
+    /// How many they are.
+    pub refused_count: usize,
     /// Entries of the owner's log that the new indicators were asked of.
     pub looked_back_count: u64,
     /// How many of them matched.
@@ -79,7 +81,12 @@ impl Threat {
         let began = self.inner.clock.monotonic();
         let now = self.inner.clock.now();
         let read = stix::read(bundle, feed, now).map_err(|what| ThreatError::BadBundle { what })?;
-        let mut loaded = Loaded { others_count: read.others_count, refused: read.refused, ..Loaded::default() };
+        let mut loaded = Loaded {
+            others_count: read.others_count,
+            refused: read.refused,
+            refused_count: read.refused_count,
+            ..Loaded::default()
+        };
         // One form of an indicator after another, on the disk too.
         let turn = self.inner.loading.of(scope.clone()).await;
         let fresh = self.newer(scope, read.indicators, now)?;
@@ -125,7 +132,7 @@ impl Threat {
         let mut all = Vec::new();
         for (owner, held) in self.matched(event) {
             for (_, id) in &held.group {
-                self.sighted(&owner, id, 1, (event.time_ms, event.time_ms));
+                self.sighted(&owner, id, event);
             }
             all.push(held);
         }
@@ -232,6 +239,9 @@ impl Threat {
                 // The logs were asked this, or are being asked; again it would count twice.
                 is_asked = before.pattern == indicator.pattern && before.judge(now) == Use::Matched;
                 indicator.past_asked = is_asked && before.past_asked;
+                if is_asked {
+                    indicator.counted.clone_from(&before.counted);
+                }
             }
             if fresh.get(&indicator.id).is_none_or(|other| other.indicator.modified <= indicator.modified) {
                 let id = indicator.id.clone();
@@ -278,6 +288,9 @@ impl Threat {
                     let indicator = Arc::make_mut(&mut indicator);
                     (indicator.sightings_count, indicator.seen_ms) = (before.sightings_count, before.seen_ms);
                     indicator.past_asked = past_asked;
+                    if is_asked {
+                        indicator.counted.clone_from(&before.counted);
+                    }
                     owned.changed.insert(id.clone());
                 }
             }
@@ -294,13 +307,36 @@ impl Threat {
         self.known().get(owner)?.indicators.get(id).cloned()
     }
 
-    /// Counts sightings between two times, milliseconds since 1970 UTC.
-    pub(crate) fn sighted(&self, owner: &Scope, id: &str, count: u64, (first_ms, last_ms): (i64, i64)) {
+    /// Counts an entry as it came, unless it was counted already. What is counted is noted while a log may be asked again;
+    /// afterwards, until what comes lies behind what asking counted.
+    fn sighted(&self, owner: &Scope, id: &str, event: &Event) {
         self.change(owner, id, |indicator| {
-            indicator.sightings_count = indicator.sightings_count.saturating_add(count);
-            let (first, last) = indicator.seen_ms.unwrap_or((first_ms, last_ms));
-            indicator.seen_ms = Some((first.min(first_ms), last.max(last_ms)));
+            match indicator.counted.get(&event.log).copied() {
+                Some((from, to)) if (from..to).contains(&event.seq) => return,
+                // Older than what was asked of a log that is longer: nothing comes to it again.
+                Some((from, _)) if event.seq < from => {}
+                Some(_) if indicator.past_asked => {
+                    indicator.counted.remove(&event.log);
+                }
+                None if indicator.past_asked => {}
+                known => {
+                    let from = known.map_or(event.seq, |(from, _)| from);
+                    indicator.counted.insert(event.log.clone(), (from, event.seq.saturating_add(1)));
+                }
+            }
+            indicator.sighted(1, (event.time_ms, event.time_ms));
         });
+    }
+
+    /// Lets go of what was counted of a log that is gone: its name may be used again.
+    pub(crate) fn forget_counted(&self, log: &str) {
+        for owned in self.known_mut().values_mut() {
+            let with = owned.indicators.iter_mut().filter(|(_, one)| one.counted.contains_key(log));
+            for (id, indicator) in with {
+                Arc::make_mut(indicator).counted.remove(log);
+                owned.changed.insert(id.clone());
+            }
+        }
     }
 
     /// Notes that all logs were asked about these.
@@ -308,7 +344,8 @@ impl Threat {
         ids.iter().for_each(|id| self.change(owner, id, |indicator| indicator.past_asked = true));
     }
 
-    fn change(&self, owner: &Scope, id: &str, change: impl FnOnce(&mut Indicator)) {
+    /// Changes one of an owner's, and has it written.
+    pub(crate) fn change(&self, owner: &Scope, id: &str, change: impl FnOnce(&mut Indicator)) {
         let mut known = self.known_mut();
         let Some(owned) = known.get_mut(owner) else { return };
         let Some(indicator) = owned.indicators.get_mut(id) else { return };

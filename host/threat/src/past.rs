@@ -1,9 +1,10 @@
 //! Looking back: indicators that have just come are asked of what the logs held before.
 //!
 //! Of the owner's log when the bundle is taken in; for the operators', of every tenant's log too, a page at each tick of the
-//! reader. What was there becomes a finding of the log it was in. Must never ask a tenant's log about an operators' indicator
-//! marked TLP:RED, take a log for asked that was not (what a stop cut off begins again at the next start), nor let what is long
-//! past use up the findings that a log needs for what happens now.
+//! reader. What was there becomes a finding of the log it was in. What a stop cut off, and the log of a tenant that was locked,
+//! is asked at the next start. Must never ask a tenant's log about an operators' indicator marked TLP:RED, take a log for asked
+//! that was not, count an entry twice however often its log is asked, nor let what is long past use up the findings that a log
+//! needs for what happens now.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{MutexGuard, PoisonError};
@@ -42,7 +43,9 @@ pub(crate) struct SeenBefore {
     id: String,
     /// The last entry that it matches.
     pub(crate) latest: Event,
-    /// How many it matches.
+    /// The places of those that it matches.
+    places: Vec<u64>,
+    /// How many of these were not counted before.
     count: u64,
     /// Time of the first, milliseconds since 1970 UTC.
     first_ms: i64,
@@ -68,6 +71,7 @@ struct Look {
 struct Walk {
     whose: Scope,
     log: Log,
+    from: u64,
     at: u64,
     end: u64,
     looked_count: u64,
@@ -182,7 +186,11 @@ impl Threat {
                 return look.left.is_some();
             }
         };
-        match walk.go_on(&self.inner.audit, look).await {
+        let asked = walk.go_on(&self.inner.audit, look).await;
+        if asked.is_err() && self.is_gone(&walk.whose).await {
+            return true;
+        }
+        match asked {
             Ok(true) => look.walk = Some(walk),
             Ok(false) => {
                 self.saw(walk);
@@ -207,8 +215,20 @@ impl Threat {
             }
             look.left = Some(left);
         }
-        let Some(whose) = look.left.as_mut().and_then(VecDeque::pop_front) else { return Ok(None) };
-        self.walk(whose).await.map(Some)
+        while let Some(whose) = look.left.as_mut().and_then(VecDeque::pop_front) {
+            let walk = self.walk(whose.clone()).await;
+            // A log that is gone need not be asked.
+            if walk.is_ok() || !self.is_gone(&whose).await {
+                return walk.map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a tenant was deleted since there was a list of the logs.
+    async fn is_gone(&self, whose: &Scope) -> bool {
+        let Scope::Tenant(tenant) = whose else { return false };
+        self.inner.tenants.list().await.is_ok_and(|all| all.iter().all(|record| record.id != *tenant))
     }
 
     async fn walk(&self, whose: Scope) -> Result<Walk, ThreatError> {
@@ -218,15 +238,18 @@ impl Threat {
         };
         let (end, first) = (self.inner.audit.size(&log).await?, self.inner.audit.first(&log).await?);
         let at = end.saturating_sub(RETRO_COUNT_MAX).max(first);
-        Ok(Walk { whose, log, at, end, looked_count: 0, seen: BTreeMap::new() })
+        Ok(Walk { whose, log, from: at, at, end, looked_count: 0, seen: BTreeMap::new() })
     }
 
-    /// Counts what a log held, and has it told. How often it was there.
+    /// Counts what a log held and was not counted before, and has it told. How often it was there.
     fn saw(&self, walk: Walk) -> u64 {
         let (mut sum, mut untold_count) = (0_u64, 0_u64);
-        for (id, seen) in walk.seen {
+        for mut seen in walk.seen.into_values() {
+            seen.count = self.count_before(&seen, (walk.from, walk.end));
+            if seen.count == 0 {
+                continue;
+            }
             sum = sum.saturating_add(seen.count);
-            self.sighted(&seen.owner, &id, seen.count, (seen.first_ms, seen.latest.time_ms));
             let mut past = self.past();
             let waiting = past.waiting.entry(walk.whose.log().to_owned()).or_default();
             if waiting.len() < WAITING_COUNT_MAX {
@@ -240,6 +263,21 @@ impl Threat {
             tracing::warn!(log, untold_count, "indicators were seen before they were known and are only counted");
         }
         sum
+    }
+
+    /// Counts of what a log held what was not counted before, and notes which part of the log that was, in one record. How many.
+    fn count_before(&self, seen: &SeenBefore, (asked_from, asked_to): (u64, u64)) -> u64 {
+        let mut count = 0;
+        self.change(&seen.owner, &seen.id, |indicator| {
+            let log = &seen.latest.log;
+            let (from, to) = indicator.counted.get(log).copied().unwrap_or((asked_from, asked_from));
+            count = seen.places.iter().filter(|place| !(from..to).contains(*place)).count() as u64;
+            if count > 0 {
+                indicator.counted.insert(log.clone(), (from.min(asked_from), to.max(asked_to)));
+                indicator.sighted(count, (seen.first_ms, seen.latest.time_ms));
+            }
+        });
+        count
     }
 
     fn past(&self) -> MutexGuard<'_, Past> {
@@ -284,10 +322,11 @@ impl Walk {
             owner: owner.clone(),
             id,
             latest: event.clone(),
+            places: Vec::new(),
             count: 0,
             first_ms: event.time_ms,
         });
-        seen.count += 1;
+        seen.places.push(event.seq);
         if seen.latest.seq != event.seq {
             seen.latest = event.clone();
         }

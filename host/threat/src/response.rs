@@ -315,6 +315,19 @@ impl Response {
         self.waits_minutes.is_some() && self.undone.is_none() && now < self.until
     }
 
+    /// How one that holds no more ended, as an owner may know it: by their names operators are known to operators.
+    pub(crate) fn how_it_ended(&self, to: &Scope) -> String {
+        match (&self.undone, self.waits_minutes) {
+            (Some((at, by)), _) => {
+                let is_theirs = to.tenant().is_none_or(|own| by.as_str().split('/').next() == Some(own.as_str()));
+                let by = if is_theirs { format!("`{by}`") } else { "an operator".to_owned() };
+                format!("{by} took it back at {at}")
+            }
+            (None, Some(_)) => format!("nobody agreed to it until {}", self.until),
+            (None, None) => format!("it was over at {}", self.until),
+        }
+    }
+
     /// Makes one of what was asked for. One that takes two people waits for the second, and holds nothing until then.
     pub fn new(id: String, scope: Scope, asked: Asked, by: PrincipalId, now: Timestamp) -> Result<Self, ThreatError> {
         let waits_minutes = asked.takes_two(&scope).then_some(asked.minutes);
@@ -486,5 +499,23 @@ mod tests {
         assert_eq!(table([&undone, &make("b")].into_iter(), now).suspended.len(), 1);
         let later = Timestamp::from_second(1_000 + 600).unwrap();
         assert!(table([&make("b")].into_iter(), later).suspended.is_empty());
+    }
+
+    #[test]
+    fn what_ended_says_how_and_names_operators_to_operators_alone() {
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let acme = Scope::Tenant("acme".parse().unwrap());
+        let asked = asked(Kind::SuspendPrincipal, principal("acme/dev"));
+        let ends = Response::new("r".into(), acme.clone(), asked, "acme/admin".parse().unwrap(), now).unwrap();
+        assert_eq!(ends.how_it_ended(&acme), "it was over at 2026-11-22T12:10:00Z");
+        let waited = Response { waits_minutes: Some(10), ..ends.clone() };
+        assert_eq!(waited.how_it_ended(&acme), "nobody agreed to it until 2026-11-22T12:10:00Z");
+        let by = |who: &str| Response { undone: Some((now, who.parse().unwrap())), ..ends.clone() };
+        assert_eq!(by("acme/ann").how_it_ended(&acme), "`acme/ann` took it back at 2026-11-22T12:00:00Z");
+        assert_eq!(by("operator/ada").how_it_ended(&acme), "an operator took it back at 2026-11-22T12:00:00Z");
+        assert_eq!(
+            by("operator/ada").how_it_ended(&Scope::Host),
+            "`operator/ada` took it back at 2026-11-22T12:00:00Z"
+        );
     }
 }

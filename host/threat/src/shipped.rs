@@ -13,7 +13,7 @@ use crate::{ThreatError, sigma};
 pub const OWNER: &str = "ringfence";
 
 /// Their names and texts.
-pub const TEXTS: [(&str, &str); 27] = [
+pub const TEXTS: [(&str, &str); 28] = [
     ("audit-gap", include_str!("../../../docs/reference/rules/audit-gap.yml")),
     ("backup-deletion", include_str!("../../../docs/reference/rules/backup-deletion.yml")),
     ("brute-force", include_str!("../../../docs/reference/rules/brute-force.yml")),
@@ -22,6 +22,7 @@ pub const TEXTS: [(&str, &str); 27] = [
     ("door-and-key", include_str!("../../../docs/reference/rules/door-and-key.yml")),
     ("egress-denied", include_str!("../../../docs/reference/rules/egress-denied.yml")),
     ("egress-scan", include_str!("../../../docs/reference/rules/egress-scan.yml")),
+    ("egress-volume", include_str!("../../../docs/reference/rules/egress-volume.yml")),
     ("factor-refused", include_str!("../../../docs/reference/rules/factor-refused.yml")),
     ("isolation-violation", include_str!("../../../docs/reference/rules/isolation-violation.yml")),
     ("key-destruction", include_str!("../../../docs/reference/rules/key-destruction.yml")),

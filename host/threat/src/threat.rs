@@ -402,7 +402,7 @@ impl Threat {
         let mut response = self.response(scope, id)?;
         let now = self.inner.clock.now();
         if !response.is_in_force(now) && !response.is_waiting(now) {
-            return Err(ThreatError::Conflict);
+            return Err(ThreatError::Over { how: response.how_it_ended(scope) });
         }
         response.undone = Some((now, by.clone()));
         self.lift(&response).await?;
@@ -459,6 +459,7 @@ impl Threat {
             state.read.remove(&scope);
             self.forget_indicators(&scope);
             self.forget_seen_before(&scope);
+            self.forget_counted(scope.log());
             self.forget_clocks(&scope);
             Arc::make_mut(&mut state.rules).own.remove(tenant.as_str());
             let of = |response: &Response| response.scope == scope || response.target.tenant.as_ref() == Some(tenant);

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ringfence_audit::{AuditError, Event as AuditEvent, Feed, Log, Told, codes};
 use ringfence_core::TenantId;
+use ringfence_core::volume::VOLUME_WINDOW;
 use ringfence_store::{Key, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -276,6 +277,10 @@ impl Watcher {
         };
         match self.threat.answer_by_itself(scope, asked).await {
             Ok(response) => finding.response = Some(response.id),
+            // Nobody attacked, and the report of the drill has what came of it.
+            Err(error) if finding.drill.is_some() => {
+                tracing::info!(finding = %finding.id, %error, "a rule's response was not made in a drill");
+            }
             Err(error) => tracing::warn!(finding = %finding.id, %error, "a rule's response was not made"),
         }
         self.open.answered(&finding.id, finding.response.clone(), now_ms);
@@ -354,6 +359,7 @@ impl Watcher {
                 tracing::warn!(%error, "a burst could not be put on the record");
             }
         }
+        self.tell_volumes().await;
         for response in self.threat.end_due().await {
             let place = if response.kind.is_on_hosts_log() { &Scope::Host } else { &response.scope };
             let Some(log) = self.log(place) else { continue };
@@ -376,6 +382,28 @@ impl Watcher {
         }
         if ticks.is_multiple_of(KEEP_TICKS) {
             self.keep().await;
+        }
+    }
+
+    /// Puts on the record which plugins send out far more than they usually do.
+    async fn tell_volumes(&self) {
+        for volume in self.threat.inner.standing.take_volumes() {
+            let home = volume.tenant.as_ref().map_or("operator", TenantId::as_str);
+            let resource = format!("tenant/{home}/plugin/{}", volume.plugin);
+            let scope = volume.tenant.map_or(Scope::Host, Scope::Tenant);
+            let Some(log) = self.log(&scope) else { continue };
+            let audit = &self.threat.inner.audit;
+            let mut event = AuditEvent::new(codes::EGRESS_VOLUME, "send-volume", audit.actor(), resource);
+            event.details = json!({
+                "bytes": volume.bytes, "usual_bytes": volume.usual_bytes, "window_seconds": VOLUME_WINDOW.as_secs(),
+            });
+            let label = self.threat.drill_named(volume.plugin.as_str());
+            if let (Some(label), Some(details)) = (label, event.details.as_object_mut()) {
+                details.insert("drill".to_owned(), label.into());
+            }
+            if let Err(error) = audit.record(&log, event).await {
+                tracing::warn!(%error, "how much a plugin sends out could not be put on the record");
+            }
         }
     }
 

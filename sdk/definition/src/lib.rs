@@ -24,6 +24,9 @@ pub use run::{Ended, Failure, Fault, Host, Request, Response, RunFacts, check_ex
 /// The custom section in which a module carries its definitions: JSON documents, each ended by a line feed.
 pub const SECTION: &str = "ringfence:workflow";
 
+/// The custom section in which a module names all of its workflows, whatever they are written in: each name ended by a line feed.
+pub const NAMES_SECTION: &str = "ringfence:workflow-names";
+
 /// Why a definition is not taken, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {

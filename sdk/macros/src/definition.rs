@@ -34,11 +34,12 @@ pub(crate) fn expand(files: TokenStream) -> syn::Result<TokenStream> {
     let calls = need(has(|definition| definition.has_calls), quote!(::ringfence_sdk::Http));
     let events = need(has(|definition| definition.has_events), quote!(::ringfence_sdk::Queues));
     let embedded = sources.iter().map(embed).collect::<syn::Result<Vec<_>>>()?;
-    let names = sources.iter().map(|source| source.definition.name.as_str());
+    let names: Vec<String> = sources.iter().map(|source| source.definition.name.clone()).collect();
     let texts = sources.iter().map(|source| source.json.as_str());
-    let export = workflows(&quote! {
+    let arms = quote! {
         #(#names => ::ringfence_sdk::rt::run_definition::<#calls, #events>(#texts, call).await,)*
-    });
+    };
+    let export = workflows(&names, &arms);
     Ok(quote!(#(#embedded)* #export))
 }
 

@@ -24,9 +24,9 @@ pub(crate) fn expand(attribute: TokenStream, function: &ItemFn) -> syn::Result<T
     let runner = runner(function)?;
     let Kind::Whole(others) = kind else { return Ok(quote!(#function #runner)) };
     let all: Vec<&Ident> = std::iter::once(&function.sig.ident).chain(&others).collect();
-    let names = all.iter().map(|ident| ident.to_string().replace('_', "-"));
+    let names: Vec<String> = all.iter().map(|ident| ident.to_string().replace('_', "-")).collect();
     let runners = all.iter().map(|ident| format_ident!("__workflow_{ident}"));
-    let export = workflows(&quote!(#(#names => #runners(call).await,)*));
+    let export = workflows(&names, &quote!(#(#names => #runners(call).await,)*));
     Ok(quote!(#function #runner #export))
 }
 

@@ -1,6 +1,6 @@
 //! Bindings: which plugins a tenant lets an extension point ask, in which order, and when.
 //!
-//! Must never bind a plugin that has no handler for it, nor a condition that cannot be followed.
+//! Must never bind a plugin that has no handler for it, nor a condition that cannot be followed, or not for any payload that fits.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use ringfence_store::{Key, TenantStore};
 use serde::{Deserialize, Serialize};
 
 use super::condition::Condition;
-use super::point::Binders;
+use super::point::{Binders, Point};
 use crate::{Automation, AutomationError, CallError};
 
 /// LIMIT: plugins of one tenant bound to one point.
@@ -89,7 +89,7 @@ impl Automation {
         Ok(self.bound(store, hook).await?.iter().map(|bound| bound.binding.clone()).collect())
     }
 
-    /// Binds a plugin to a point, or changes how it is bound.
+    /// Binds a plugin to a point, or changes how it is bound. Says as well what is to be known of its condition.
     pub async fn bind(
         &self,
         tenant: &TenantId,
@@ -98,16 +98,16 @@ impl Automation {
         plugin: &PluginName,
         spec: BindingSpec,
         by: &PrincipalId,
-    ) -> Result<Binding, AutomationError> {
+    ) -> Result<(Binding, Vec<String>), AutomationError> {
         self.point(hook)?;
-        if let Some(condition) = &spec.condition {
-            Condition::compile(condition)
-                .map_err(|why| AutomationError::BadBinding(format!("its condition cannot be followed: {why}")))?;
-        }
+        let condition = spec.condition.as_deref().map(Condition::compile).transpose();
+        let condition =
+            condition.map_err(|why| AutomationError::BadBinding(format!("its condition cannot be followed: {why}")))?;
         self.check_handler(tenant, plugin, Export::Hook).await?;
         // With the operator's changes of the point: what is checked here must still be so when it is written.
         let _one = self.changing.lock().await;
         let point = self.point(hook)?;
+        let warnings = condition.map_or_else(|| Ok(Vec::new()), |condition| warnings(&condition, &point))?;
         let others = self.read_bindings(store, hook).await?;
         let others_count = others.iter().filter(|other| other.binding.plugin != *plugin).count();
         if point.spec.binders == Binders::One && others_count > 0 {
@@ -127,7 +127,7 @@ impl Automation {
         let written = store.put_json(&bindings_key(hook.as_str()).push(plugin.as_str()), &binding).await;
         self.hooks.bindings.forget(store, hook.as_str());
         written?;
-        Ok(binding)
+        Ok((binding, warnings))
     }
 
     /// Takes a binding away.
@@ -164,7 +164,7 @@ impl Automation {
     }
 
     /// Whether the version that answers for a plugin has a handler.
-    pub(crate) async fn check_handler(
+    pub async fn check_handler(
         &self,
         tenant: &TenantId,
         plugin: &PluginName,
@@ -191,6 +191,21 @@ impl Automation {
         bound.sort_by(|a, b| (a.binding.spec.order, &a.binding.plugin).cmp(&(b.binding.spec.order, &b.binding.plugin)));
         Ok(bound)
     }
+}
+
+/// What is to be known of a condition about a point's payload; refused when it reads what no payload that fits has.
+fn warnings(condition: &Condition, point: &Point) -> Result<Vec<String>, AutomationError> {
+    let strangers = condition.strangers(&point.spec.payload);
+    if let Some(place) = strangers.closed.first() {
+        let why = format!("its condition reads `{place}`, which the point's schema lets no payload have");
+        return Err(AutomationError::BadBinding(why));
+    }
+    let warning = |place: &String| {
+        format!(
+            "the point's schema does not name `{place}`: without it the plugin fails, unless the condition asks `has({place})`"
+        )
+    };
+    Ok(strangers.unnamed.iter().map(warning).collect())
 }
 
 pub(crate) fn bindings_key(hook: &str) -> Key {

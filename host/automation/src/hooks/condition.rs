@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 
+use super::members::{Strangers, strangers};
 use crate::expression::Expression;
 
 /// LIMIT: most bytes of a condition.
@@ -16,6 +17,11 @@ impl Condition {
     /// Compiles a condition; the error says what is wrong with it.
     pub(crate) fn compile(source: &str) -> Result<Self, String> {
         Expression::compile(source, &["payload"], CONDITION_BYTES_MAX).map(Self)
+    }
+
+    /// What it reads that payloads of a schema do not have.
+    pub(crate) fn strangers(&self, schema: &Value) -> Strangers {
+        strangers(self.0.tree(), schema)
     }
 
     /// Whether the plugin is to be asked; an error when the condition cannot be followed for this payload.

@@ -1,12 +1,14 @@
 //! Hooks: the product asks the plugins that a tenant bound to one of its extension points.
 //!
-//! `point.rs` is what operators declare, `binding.rs` what tenants bind, `ask.rs` one call, `fold.rs` what the answers come
+//! `point.rs` is what operators declare, `binding.rs` what tenants bind, `members.rs` whether a binding's condition is about what the
+//! point's payload has, `ask.rs` one call, `fold.rs` what the answers come
 //! to, `tell.rs` one call of a point that notifies. Must never let what a plugin answers through that does not fit the point's schema.
 
 mod ask;
 mod binding;
 mod condition;
 mod fold;
+mod members;
 mod point;
 mod schema;
 mod tell;

@@ -207,6 +207,17 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_example_that_is_published_is_taken() {
+        let page = include_str!("../../../../docs/reference/extension-points.md");
+        let examples: Vec<&str> = page.split("```json\n").skip(1).filter_map(|part| part.split("```").next()).collect();
+        assert_eq!(examples.len(), 1);
+        for example in examples {
+            let spec: PointSpec = serde_json::from_str(example).unwrap();
+            assert!(spec.check_new().is_ok() && Ready::of(point(spec)).is_ok());
+        }
+    }
+
+    #[test]
     fn a_declaration_that_cannot_be_followed_is_refused() {
         let good = spec(Mode::Notify);
         assert!(Ready::of(point(good.clone())).is_ok());

@@ -16,6 +16,17 @@ use crate::{Automation, AutomationError};
 /// Most letters looked at for one answer.
 const LOOKED_AT_COUNT_MAX: usize = 1_000;
 
+/// Which dead messages of a queue are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Letters<'a> {
+    /// Those of these ids.
+    Named(&'a [String]),
+    /// Those whose error, group, sender, point, plugin or payload contains this.
+    Containing(&'a str),
+    /// All.
+    All,
+}
+
 /// A dead message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
@@ -68,29 +79,29 @@ impl Automation {
         }
     }
 
-    /// Puts dead messages back, with all their attempts before them; all of them when none is named. Gives how many: those for
-    /// which the queue has no room stay dead, and [`AutomationError::QueueFull`] is when that is all of them.
+    /// Puts dead messages back, with all their attempts before them. Gives how many: those for which the queue has no room stay
+    /// dead, and [`AutomationError::QueueFull`] is when that is all of them.
     pub async fn redrive(
         &self,
         store: &TenantStore,
         queue: &QueueName,
-        ids: &[String],
+        letters: Letters<'_>,
     ) -> Result<u64, AutomationError> {
-        let dealt = self.deal(store, queue, Dealing::PutBack, ids).await?;
+        let dealt = self.deal(store, queue, Dealing::PutBack, letters).await?;
         if dealt.is_full && dealt.count == 0 {
             return Err(AutomationError::QueueFull { retry_after_ms: 1_000 });
         }
         Ok(dealt.count)
     }
 
-    /// Throws dead messages away; all of them when none is named. Gives how many.
+    /// Throws dead messages away. Gives how many.
     pub async fn discard(
         &self,
         store: &TenantStore,
         queue: &QueueName,
-        ids: &[String],
+        letters: Letters<'_>,
     ) -> Result<u64, AutomationError> {
-        Ok(self.deal(store, queue, Dealing::ThrowAway, ids).await?.count)
+        Ok(self.deal(store, queue, Dealing::ThrowAway, letters).await?.count)
     }
 
     /// Has the queue's one writer deal with dead messages, a batch at a time.
@@ -99,11 +110,11 @@ impl Automation {
         store: &TenantStore,
         name: &QueueName,
         dealing: Dealing,
-        ids: &[String],
+        letters: Letters<'_>,
     ) -> Result<Dealt, AutomationError> {
         let queue = self.queues.get(store, name.as_str()).ok_or(AutomationError::NotFound("queue"))?;
         let mut all = Dealt::default();
-        if !ids.is_empty() {
+        if let Letters::Named(ids) = letters {
             let seqs = ids.iter().filter_map(|id| id.strip_prefix(name.as_str())?.strip_prefix('/')?.parse().ok());
             // Each once, however often it is named.
             let seqs: BTreeSet<u64> = seqs.collect();
@@ -113,7 +124,8 @@ impl Automation {
         let mut before = None;
         loop {
             let page = store.scan_back(&dead_key(name.as_str()), before.as_ref(), DEALT_COUNT_MAX).await?;
-            let seqs = page.records.iter().filter_map(|(key, _)| key.last_number()).collect();
+            let meant = page.records.iter().filter(|(_, record)| letters.mean(name.as_str(), &record.value));
+            let seqs = meant.filter_map(|(key, _)| key.last_number()).collect();
             let count_before = all.count;
             deal_with(&queue, dealing, seqs, &mut all).await?;
             before = page.next;
@@ -138,6 +150,16 @@ async fn deal_with(
         seqs = dealt.rest;
     }
     Ok(())
+}
+
+impl Letters<'_> {
+    /// Whether the dead message of these bytes is meant, of all that are looked at.
+    fn mean(&self, queue: &str, bytes: &[u8]) -> bool {
+        match self {
+            Self::Containing(text) => letter(queue, bytes).is_some_and(|letter| letter.contains(text)),
+            Self::Named(_) | Self::All => true,
+        }
+    }
 }
 
 impl DeadLetter {

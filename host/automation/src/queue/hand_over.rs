@@ -132,7 +132,7 @@ impl Automation {
                 Some(wait_ms) => End::NotNow(i64::try_from(wait_ms.max(50)).unwrap_or(i64::MAX)),
                 // Stopped by a suspension.
                 None if matches!(error, CallError::Run(RunError::Killed)) => End::NotNow(1_000),
-                None if matches!(error, CallError::Run(RunError::Overloaded)) => {
+                None if matches!(error, CallError::Run(RunError::Overloaded | RunError::MemoryShare)) => {
                     End::NoRoom(format!("{}: {error}", error.code()))
                 }
                 // Nothing is deployed yet: that will be mended by a deploy, not by losing messages.

@@ -28,7 +28,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use self::core::Core;
 pub use self::core::Rules;
-pub use self::dead::DeadLetter;
+pub use self::dead::{DeadLetter, Letters};
 use self::message::{PAYLOAD_BYTES_MAX, messages_key, once_key, queue_key};
 use self::writer::{Over, Reply, Sending};
 use crate::{Automation, AutomationError};

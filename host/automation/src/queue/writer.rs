@@ -332,14 +332,7 @@ impl Writer {
             && let Some(known) = queue.store.get_json::<Once>(key).await?
             && now_ms.saturating_sub(known.at_ms) < ONCE_MS
         {
-            // It may be there although its sender was told that nobody knows: then it is not in the order yet.
-            let is_known = queue.core().item(known.seq).is_some();
-            if !is_known
-                && let Some(record) = queue.store.get(&messages_key(&queue.name).number(known.seq)).await?
-                && let Some((head, _)) = Head::unpack(&record.value)
-            {
-                queue.core().insert(head.item());
-            }
+            // Also when its sender was told that nobody knows: then it stayed in the order.
             return Ok(Taken::Repeat(Sent { id: queue.id(known.seq), is_repeat: true }));
         }
         let head = Head {
@@ -490,16 +483,18 @@ impl Writer {
 
     /// After a batch that was not written: each for itself, so that one that cannot be written is in nobody's way.
     async fn one_by_one(&mut self, changes: Vec<Change>) {
+        // Each of a batch in doubt may be there, also one that is not tried again.
+        let was_in_doubt = self.is_in_doubt;
         let mut changes = changes.into_iter();
         while let Some(change) = changes.next() {
             match self.commit(std::slice::from_ref(&change)).await {
                 Ok(()) => self.settle(change),
                 // Not the change's doing: the others would wait as long, one after the other.
                 Err(error @ (StoreError::Unavailable { .. } | StoreError::Busy)) => {
-                    self.undo(change, error);
-                    changes.by_ref().for_each(|rest| self.undo(rest, StoreError::Busy));
+                    self.undo(change, error, was_in_doubt || self.is_in_doubt);
+                    changes.by_ref().for_each(|rest| self.undo(rest, StoreError::Busy, was_in_doubt));
                 }
-                Err(error) => self.undo(change, error),
+                Err(error) => self.undo(change, error, was_in_doubt || self.is_in_doubt),
             }
         }
     }
@@ -533,13 +528,21 @@ impl Writer {
         }
     }
 
-    /// It is not: the sender is told, and a message stays and goes again.
-    fn undo(&self, change: Change, error: StoreError) {
+    /// It is not, or nobody knows: the sender is told, and a message stays and goes again.
+    fn undo(&self, change: Change, error: StoreError, is_in_doubt: bool) {
+        let error = match error {
+            // That would say that nothing was taken.
+            StoreError::Busy if is_in_doubt => {
+                StoreError::Unavailable { reason: "nobody knows whether it was written".to_owned() }
+            }
+            error => error,
+        };
         self.close_if_over(&error);
         let now_ms = self.automation.parts.clock.now().as_millisecond();
         let mut core = self.queue.core();
-        // Put back or not, nobody knows: it stays in the order, and leaves it when it is found not to be there.
-        let stays = matches!((&change.of, &error), (Of::Dead(..), StoreError::Unavailable { .. }));
+        // Written or not, nobody knows: a message stays in the order, and leaves it when it is found not to be there. Before
+        // it is handed over the doubt is over.
+        let stays = is_in_doubt && !matches!(change.of, Of::Attempt(..));
         if !stays {
             change.seqs.iter().for_each(|seq| core.gone(*seq));
         }

@@ -290,6 +290,27 @@ mod tests {
 
     proptest! {
         #[test]
+        fn there_is_a_next_time_wherever_in_a_change_of_the_clock_it_is_asked_and_later_is_never_earlier(
+            which in 0_usize..6, cron in 0_usize..5, nanos in 0_i64..14_400_000_000_000, later in 0_i64..14_400_000_000_000,
+        ) {
+            // Two hours before a change that skips or repeats an hour, half an hour, or midnight.
+            let (zone, before) = [
+                ("Europe/Berlin", "2026-03-28T23:00:00Z"),
+                ("Europe/Berlin", "2026-10-24T23:00:00Z"),
+                ("America/New_York", "2026-11-01T04:00:00Z"),
+                ("Australia/Lord_Howe", "2026-04-04T13:00:00Z"),
+                ("America/Santiago", "2026-09-06T02:00:00Z"),
+                ("America/Santiago", "2026-04-05T01:00:00Z"),
+            ][which];
+            let cron = ["30 2 * * *", "0,30 1-3 * * *", "0 0 * * *", "*/15 * * * *", "30 */10 * * * *"][cron];
+            let times = Times::parse(cron, zone).unwrap();
+            let asked = at(before) + SignedDuration::from_nanos(nanos);
+            let next = times.next(asked);
+            prop_assert!(next.is_some_and(|next| next > asked), "{cron} {zone} {asked}");
+            prop_assert!(times.next(asked + SignedDuration::from_nanos(later)) >= next, "{cron} {zone} {asked}");
+        }
+
+        #[test]
         fn ticks_ascend_and_none_is_decided_twice(start in 0_i64..4_000_000_000, steps in proptest::collection::vec(0_i64..100_000, 1..20)) {
             let times = Times::parse("*/7 3-22 * * *", "America/New_York").unwrap();
             let mut decided = Timestamp::from_second(start).unwrap();

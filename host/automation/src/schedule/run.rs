@@ -437,8 +437,8 @@ fn works(store: &TenantStore) -> Option<bool> {
 /// How long what kept a run from its end is waited for; none when that is its end.
 fn wait_ms(error: &CallError) -> Option<u64> {
     let wait_ms = match error {
-        // Stopped by a suspension, or for want of the host's memory.
-        CallError::Run(RunError::Killed | RunError::Overloaded) => Some(LOOK_MS),
+        // Stopped by a suspension, or for want of the host's memory, or of a larger share of it.
+        CallError::Run(RunError::Killed | RunError::Overloaded | RunError::MemoryShare) => Some(LOOK_MS),
         error => error.passes_after_ms(),
     };
     wait_ms.map(|wait_ms| wait_ms.clamp(100, WAIT_MS_MAX))
@@ -701,6 +701,7 @@ mod tests {
     fn a_run_that_a_suspension_stopped_is_waited_for_and_one_that_was_refused_is_not() {
         assert!(wait_ms(&CallError::Run(RunError::Killed)).is_some());
         assert!(wait_ms(&CallError::Run(RunError::Overloaded)).is_some());
+        assert!(wait_ms(&CallError::Run(RunError::MemoryShare)).is_some());
         assert!(wait_ms(&CallError::Suspended).is_some());
         assert_eq!(wait_ms(&CallError::Run(RunError::NoHandler)), None);
         assert_eq!(wait_ms(&CallError::NoPlugin), None);

@@ -71,8 +71,8 @@ fn not_run(error: &CallError) -> NotRun {
         // Stopped by a suspension or a drain: no doing of the code.
         CallError::Run(RunError::Killed | RunError::Host(_)) => NotRun::NotNow { retry_after_ms: STOPPED_MS },
         // The host has no room for this one, and may have for another that is smaller.
-        CallError::Run(RunError::Overloaded) => NotRun::RunWaits { retry_after_ms: STOPPED_MS },
-        CallError::Denied(_) => NotRun::RunWaits { retry_after_ms: DENIED_MS },
+        CallError::Run(RunError::Overloaded | RunError::MemoryShare) => NotRun::RunWaits { retry_after_ms: STOPPED_MS },
+        CallError::Denied(_) | CallError::OutOfScope(_) => NotRun::RunWaits { retry_after_ms: DENIED_MS },
         CallError::NoPlugin => no_code("this version of the plugin is not there"),
         other => NotRun::Failed { code: other.code().to_owned(), message: other.to_string() },
     }
@@ -90,7 +90,8 @@ mod tests {
     fn what_is_held_against_one_plugin_or_version_makes_one_run_wait_and_what_is_the_tenants_all_of_them() {
         let denied = CallError::Denied(ringfence_core::DecisionId::random(&Zeros));
         let large = CallError::Run(RunError::Overloaded);
-        for error in [denied, CallError::Quarantined, CallError::Host, large] {
+        let share = CallError::Run(RunError::MemoryShare);
+        for error in [denied, CallError::Quarantined, CallError::Host, large, share] {
             assert!(matches!(not_run(&error), NotRun::RunWaits { .. }), "{error}");
         }
         let busy = CallError::TenantBusy { retry_after_ms: 7 };

@@ -71,6 +71,11 @@ pub struct People<'a> {
 }
 
 impl Command {
+    /// Whether it is meant for whoever goes on: of a run that went on as another, for the newest.
+    pub const fn is_for_the_newest(&self) -> bool {
+        matches!(self, Self::Signal { .. } | Self::Cancel | Self::Terminate { .. } | Self::Pause | Self::Resume)
+    }
+
     /// The word for it, for the audit log.
     pub const fn word(&self) -> &'static str {
         match self {
@@ -98,6 +103,9 @@ pub enum Refusal {
     /// Whoever started the run, or agreed already, is not a second person.
     #[error("another person must decide: {0}")]
     SecondPerson(&'static str),
+    /// A word that no signal could have.
+    #[error("`{0}` is no name of a signal: letters, digits and `-_.:/`, and nothing waits for it now")]
+    BadName(String),
     /// A limit.
     #[error("{what} is over its limit of {max}")]
     Limit {
@@ -185,6 +193,9 @@ fn signal(
     by: PrincipalId,
 ) -> Result<Vec<Event>, Refusal> {
     limit("the name of a signal", name.len(), NAME_BYTES_MAX)?;
+    if !is_plain(name) && !awaits(state, name) {
+        return Err(Refusal::BadName(name.to_owned()));
+    }
     limit("a signal", payload.len(), PAYLOAD_BYTES_MAX)?;
     limit("the key of a signal", key.map_or(0, String::len), NAME_BYTES_MAX)?;
     if key.is_some_and(|key| state.knows_signal(key)) {
@@ -192,6 +203,17 @@ fn signal(
     }
     limit("the number of signals nobody waited for", state.signals_waiting_count() + 1, SIGNALS_WAITING_COUNT_MAX)?;
     Ok(vec![Event::SignalReceived { name: name.to_owned(), payload: payload.to_owned(), key: key.cloned(), by }])
+}
+
+/// Whether it is a word that signals are usually called by, so that a slip is told at once. Code may wait for another.
+fn is_plain(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);
+    !name.is_empty() && name.bytes().all(plain)
+}
+
+fn awaits(state: &State, name: &str) -> bool {
+    let waits = |op: &Op| op.what == "signal" && op.name == name && matches!(op.progress, Progress::Waiting { .. });
+    state.ops.values().any(waits)
 }
 
 /// What somebody answers.

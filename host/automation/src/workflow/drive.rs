@@ -23,6 +23,8 @@ use crate::workflow::session::{Seen, Session, unix_ms};
 
 /// Before a run is tried again that the host could not drive, milliseconds.
 const LATER_MS: u64 = 2_000;
+/// Before a run is looked at again whose records do not open, should nobody mend them, milliseconds.
+const DAMAGED_MS: u64 = 600_000;
 /// Before a tenant whose storage is full is tried again, should nobody say that there is room, milliseconds.
 const FULL_MS: u64 = 30_000;
 /// Before a suspended tenant is looked at again, should nobody say that it was resumed, milliseconds.
@@ -171,17 +173,30 @@ impl Workflows {
                 None
             }
             Err(WorkflowError::Store(StoreError::Quota { .. })) => Some(FULL_MS),
+            Err(error) if error.is_damage() => {
+                // It was ended unread: what wakes it now, such as a time that it waited for, wakes nothing.
+                if self.is_over(store, run).await {
+                    return store.delete(&journal::ready_key(run)).await.is_err().then_some(LATER_MS);
+                }
+                tracing::error!(%error, run = %run, "a run is not driven: its records are damaged. It can be terminated, or restored");
+                self.put_off(store, run, DAMAGED_MS).await
+            }
             Err(error) => {
                 tracing::warn!(%error, run = %run, "a run could not be driven");
-                self.put_off(store, run).await
+                self.put_off(store, run, LATER_MS).await
             }
         }
     }
 
+    /// Whether a run has ended, as far as its head opens.
+    async fn is_over(&self, store: &TenantStore, run: &RunId) -> bool {
+        journal::head(store, run).await.is_ok_and(|head| head.status.is_ended())
+    }
+
     /// Has a run wait that could not be driven. When not even that can be written, it is no matter of this run: how long
     /// its tenant has to wait.
-    async fn put_off(&self, store: &TenantStore, run: &RunId) -> Option<u64> {
-        let due_ms = unix_ms(&*self.parts().clock).saturating_add(LATER_MS);
+    async fn put_off(&self, store: &TenantStore, run: &RunId, later_ms: u64) -> Option<u64> {
+        let due_ms = unix_ms(&*self.parts().clock).saturating_add(later_ms);
         let ops = vec![Op::delete(journal::ready_key(run)), Op::put(journal::due_key(due_ms, run), Vec::new())];
         store.batch(ops, Vec::new()).await.is_err().then_some(LATER_MS)
     }
@@ -191,7 +206,15 @@ impl Workflows {
             if self.closing().is_announced() {
                 return Ok(None);
             }
-            let Some(ready) = store.get(&journal::ready_key(run)).await? else { return Ok(None) };
+            let ready = match store.get(&journal::ready_key(run)).await {
+                // The mark rotted, and is all that did: it is made anew.
+                Err(StoreError::Damaged) => {
+                    store.put(&journal::ready_key(run), Vec::new()).await?;
+                    continue;
+                }
+                ready => ready?,
+            };
+            let Some(ready) = ready else { return Ok(None) };
             let live = self.live(store, run).await?;
             {
                 let mut loaded = live.lock().await;
@@ -220,7 +243,7 @@ impl Workflows {
             let is_cancelled = loaded.state.cancelled_by.is_some();
             let verdict = match loaded.state.ending {
                 Some(_) => Verdict::Rest,
-                None if session.is_rewound(&loaded.state) => Verdict::Again,
+                None if session.is_other(&loaded) => Verdict::Again,
                 None => judge(&seen, &open, is_cancelled, outcome, &self.now()),
             };
             if matches!(seen.failure, Some(WorkflowError::Store(StoreError::Conflict { .. }))) {

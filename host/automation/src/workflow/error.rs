@@ -36,3 +36,10 @@ pub enum WorkflowError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+impl WorkflowError {
+    /// Whether a record rotted: trying again does not help.
+    pub const fn is_damage(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Damaged | StoreError::Form(_)))
+    }
+}

@@ -42,6 +42,9 @@ pub struct Started {
     /// The first of all that it descends from; none for a run that is the first itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<RunId>,
+    /// The first of the runs for which it goes on; none for one that goes on for nobody, or of which that was not kept yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<RunId>,
     /// By what it is found.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,

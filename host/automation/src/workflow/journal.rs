@@ -3,7 +3,8 @@
 //! Keys: `run/head/<run>` and `run/log/<run>/<number>` count as what the tenant holds; `run-ready/<run>` is there while the
 //! run has something to do, `run-due/<ms>/<run>` for each time it waits for, `run-list/<ms>/<run>` for listings,
 //! `run-family/<run>` is how many descendants of a run go on, and `run-unsworn/<run>` is there while not all of its events are
-//! on the audit log: the number of the first of which that is not known.
+//! on the audit log: the number of the first of which that is not known. `run-last/<run>` is, with the first of those that went
+//! on as another, the newest of them.
 //! INVARIANT: every batch of a run has its head's revision as precondition, so that two that append at once cannot both
 //! succeed; and the marks change in the batch with the events they follow from.
 
@@ -21,14 +22,14 @@ use crate::workflow::decide::Names;
 use crate::workflow::error::WorkflowError;
 use crate::workflow::event::{Ending, Entry, Event, Started};
 use crate::workflow::limits::{
-    FAMILY_COUNT_MAX, HISTORY_BYTES_MAX, RESERVED_BYTES_MAX, RETENTION_MS, TRANSITIONS_BYTES_MAX, TRANSITIONS_COUNT_MAX,
+    CONTINUATIONS_COUNT_MAX, FAMILY_COUNT_MAX, HISTORY_BYTES_MAX, RESERVED_BYTES_MAX, RETENTION_MS,
+    TRANSITIONS_BYTES_MAX, TRANSITIONS_COUNT_MAX,
 };
+use crate::workflow::purge::PURGE;
 use crate::workflow::state::State;
 
 /// Records of one page of a history.
-const PAGE_COUNT: usize = 1_000;
-/// What a mark in `run-due` is for when it is not to wake the run.
-const PURGE: &[u8] = b"purge";
+pub(super) const PAGE_COUNT: usize = 1_000;
 /// Attempts to count a run of a family while others of it begin and end.
 const FAMILY_ATTEMPTS_MAX: usize = 256;
 
@@ -156,7 +157,7 @@ pub enum Mark {
 
 /// What a batch does to how many runs of a family go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FamilyStep {
+pub(super) struct FamilyStep {
     /// Children that begin.
     children_count: u64,
     /// Beside them: 1 more, 1 fewer, or none.
@@ -190,7 +191,7 @@ impl Head {
         }
     }
 
-    fn apply(&mut self, event: &Event, at_ms: u64) {
+    pub(super) fn apply(&mut self, event: &Event, at_ms: u64) {
         self.changed_ms = at_ms;
         self.events_count = self.events_count.saturating_add(1);
         self.asks.apply(event, at_ms);
@@ -200,7 +201,10 @@ impl Head {
             }
             Event::Paused { .. } => self.status = Status::Paused,
             Event::Stuck { code, message } => {
-                self.status = Status::Stuck;
+                // One that is paused stays so; that it is stuck is said when it is resumed.
+                if self.status != Status::Paused {
+                    self.status = Status::Stuck;
+                }
                 self.stuck = Some(format!("{code}: {message}"));
             }
             Event::Ended(ending) => {
@@ -260,7 +264,7 @@ impl Loaded {
     pub async fn read(store: &TenantStore, run: &RunId) -> Result<Self, WorkflowError> {
         let record = store.get(&head_key(run)).await?.ok_or(WorkflowError::UnknownRun)?;
         let head: Head = record.json()?;
-        let marked = store.get_json::<u64>(&unsworn_key(run)).await?;
+        let marked = marked(store, run).await?;
         let history = history(store, run, head.events_count).await?;
         let state = State::of(&history);
         let sworn_count = marked.unwrap_or(head.events_count).min(head.events_count);
@@ -285,6 +289,18 @@ impl Loaded {
         at_ms: u64,
         mark: Mark,
         more: Vec<Op>,
+    ) -> Result<(), WorkflowError> {
+        self.append_if(events, at_ms, mark, more, Vec::new()).await
+    }
+
+    /// The same while more is as it was, beside the run itself.
+    pub async fn append_if(
+        &mut self,
+        events: Vec<Event>,
+        at_ms: u64,
+        mark: Mark,
+        more: Vec<Op>,
+        while_so: Vec<Precondition>,
     ) -> Result<(), WorkflowError> {
         let run = self.head.run.clone();
         let mut head = self.head.clone();
@@ -314,14 +330,16 @@ impl Loaded {
         let wakes = mark == Mark::Ready || entries.iter().any(|entry| wakes(&entry.event));
         if head.status.is_ended() {
             ops.push(Op::put(due_key(at_ms.saturating_add(self.retention_ms), &run), PURGE));
-            ops.extend(head.parent.as_ref().map(|parent| Op::put(ready_key(parent), Vec::new())));
+            // Whoever waits for it waits for its end, and not for that it goes on.
+            let parent = head.parent.as_ref().filter(|_| head.status != Status::Continued);
+            ops.extend(parent.map(|parent| Op::put(ready_key(parent), Vec::new())));
             ops.push(Op::delete(ready_key(&run)));
         } else if wakes {
             ops.push(Op::put(ready_key(&run), Vec::new()));
         }
         ops.push(Op::put_json(head_key(&run), &head)?);
         let store = if is_ours { self.store.with_reserve() } else { self.store.clone() };
-        let revision = self.write(&store, ops, step).await?;
+        let revision = self.write(&store, ops, step, while_so).await?;
         for entry in &entries {
             self.state.apply(&entry.event);
             self.unsworn.push_back(entry.event.in_words());
@@ -370,29 +388,40 @@ impl Loaded {
     }
 
     /// Writes a batch of this run, with the count of its family. Who counts at the same moment counts again.
-    async fn write(&self, store: &TenantStore, ops: Vec<Op>, step: FamilyStep) -> Result<u64, WorkflowError> {
-        let precondition = Precondition::Revision(head_key(&self.head.run), self.revision);
-        if step == FamilyStep::NONE {
-            return Ok(store.batch(ops, vec![precondition]).await?.revision);
-        }
-        let key = family_key(self.root());
-        for _ in 0..FAMILY_ATTEMPTS_MAX {
-            let record = store.get(&key).await?;
-            let count: u64 = record.as_ref().map_or(Ok(0), |record| record.json())?;
-            let (op, unchanged) = (step.op(&key, count)?, unchanged(&key, record.as_ref()));
-            let ops = ops.iter().cloned().chain([op]).collect();
-            match store.batch(ops, vec![precondition.clone(), unchanged]).await {
-                Ok(commit) => return Ok(commit.revision),
-                Err(StoreError::Conflict { precondition: 1 }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(StoreError::Busy.into())
+    async fn write(
+        &self,
+        store: &TenantStore,
+        ops: Vec<Op>,
+        step: FamilyStep,
+        while_so: Vec<Precondition>,
+    ) -> Result<u64, WorkflowError> {
+        let own = Precondition::Revision(head_key(&self.head.run), self.revision);
+        step.write(store, self.root(), ops, own, while_so).await
     }
 
     /// The first run of its family.
     pub fn root(&self) -> &RunId {
         self.state.started.as_ref().and_then(|started| started.root.as_ref()).unwrap_or(&self.head.run)
+    }
+
+    /// The first of the runs for which it goes on; itself when it goes on for nobody.
+    pub fn first(&self) -> &RunId {
+        self.state.started.as_ref().and_then(|started| started.first.as_ref()).unwrap_or(&self.head.run)
+    }
+
+    /// What tells the first of its chain that it goes on as this one, and while what. Nothing where the first is not kept any
+    /// more: what is told to it would stay for ever.
+    pub async fn tell_first(&self, next: &RunId) -> Result<(Option<Op>, Option<Precondition>), WorkflowError> {
+        let key = last_key(self.first());
+        let while_so = match self.store.get(&key).await {
+            // What it was told rotted: it is told anew.
+            Err(StoreError::Damaged) => Some(Precondition::Present(key.clone())),
+            told => told?.map(|record| Precondition::Revision(key.clone(), record.revision)),
+        };
+        if while_so.is_none() && *self.first() != self.head.run {
+            return Ok((None, None));
+        }
+        Ok((Some(Op::put_json(key, next)?), while_so))
     }
 
     /// What events do to the count of the family: a child more, this run no longer, or again. One that goes on as another
@@ -436,7 +465,47 @@ impl Loaded {
 }
 
 impl FamilyStep {
-    const NONE: Self = Self { children_count: 0, more_count: 0 };
+    /// None begins or ends.
+    pub(super) const NONE: Self = Self { children_count: 0, more_count: 0 };
+    /// A descendant of the first run ended.
+    pub(super) const ONE_FEWER: Self = Self { children_count: 0, more_count: -1 };
+
+    /// Writes a batch of one run with the count of the family of this first run, while `own` says what the run is and `while_so`
+    /// holds; gives its revision. A count that rotted begins anew: no run may be kept from ending by it, and at worst there are
+    /// once as many more than there may be.
+    pub(super) async fn write(
+        self,
+        store: &TenantStore,
+        root: &RunId,
+        ops: Vec<Op>,
+        own: Precondition,
+        while_so: Vec<Precondition>,
+    ) -> Result<u64, WorkflowError> {
+        if self == Self::NONE {
+            let preconditions = [own].into_iter().chain(while_so).collect();
+            return Ok(store.batch(ops, preconditions).await?.revision);
+        }
+        let key = family_key(root);
+        for _ in 0..FAMILY_ATTEMPTS_MAX {
+            let (count, unchanged) = match store.get(&key).await {
+                Ok(record) => {
+                    let count: Result<u64, StoreError> = record.as_ref().map_or(Ok(0), |record| record.json());
+                    (count.unwrap_or(0), unchanged(&key, record.as_ref()))
+                }
+                Err(StoreError::Damaged) => (0, Precondition::Present(key.clone())),
+                Err(error) => return Err(error.into()),
+            };
+            let op = self.op(&key, count)?;
+            let ops = ops.iter().cloned().chain([op]).collect();
+            let preconditions = [own.clone(), unchanged].into_iter().chain(while_so.iter().cloned()).collect();
+            match store.batch(ops, preconditions).await {
+                Ok(commit) => return Ok(commit.revision),
+                Err(StoreError::Conflict { precondition: 1 }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Busy.into())
+    }
 
     /// The write that makes it so; `Limit` when there would be too many. Only children are refused: what is there already
     /// may go on and end.
@@ -493,7 +562,27 @@ pub async fn head(store: &TenantStore, run: &RunId) -> Result<Head, WorkflowErro
     store.get_json(&head_key(run)).await?.ok_or(WorkflowError::UnknownRun)
 }
 
-/// A run's whole history.
+/// What is known of the newest of those that a run went on as; of the run itself while it did not. One whose chain was begun before
+/// the first of it knew the newest is followed from one to the next, so many of them: what is given is one that went on, then. So is
+/// one of which what the first knew rotted: damaged where those between are not kept any more, since the newest may go on.
+pub async fn newest(store: &TenantStore, run: &RunId) -> Result<Head, WorkflowError> {
+    let (mut found, mut is_rotten) = (head(store, run).await?, false);
+    for _ in 0..CONTINUATIONS_COUNT_MAX {
+        let Some(Ending::Continued { run: next }) = &found.ending else { break };
+        let last = store.get_json::<RunId>(&last_key(&found.run)).await;
+        let is_lost = matches!(last, Err(StoreError::Damaged | StoreError::Form(_)));
+        is_rotten |= is_lost;
+        let last = if is_lost { None } else { last? };
+        let next = last.unwrap_or_else(|| next.clone());
+        found = match head(store, &next).await {
+            Err(WorkflowError::UnknownRun) if is_rotten => return Err(StoreError::Damaged.into()),
+            next => next?,
+        };
+    }
+    Ok(found)
+}
+
+/// A run's whole history: damaged when some of it is not there, so that nothing is done again that was done.
 pub async fn history(store: &TenantStore, run: &RunId, events_count: u64) -> Result<Vec<Entry>, WorkflowError> {
     let mut entries: Vec<Entry> = Vec::with_capacity(usize::try_from(events_count.min(4_096)).unwrap_or(0));
     let (prefix, mut after) = (log_prefix(run), None);
@@ -504,32 +593,20 @@ pub async fn history(store: &TenantStore, run: &RunId, events_count: u64) -> Res
         }
         after = page.next;
         if after.is_none() {
-            return Ok(entries);
+            // What lies there is what the head counts, or more when something was appended meanwhile.
+            let is_whole = entries.len() as u64 >= events_count;
+            return if is_whole { Ok(entries) } else { Err(StoreError::Damaged.into()) };
         }
     }
 }
 
-/// What takes a run away whole that ended so long ago: a part at a time, the head last.
-pub async fn purge(store: &TenantStore, run: &RunId, now_ms: u64, retention_ms: u64) -> Result<(), WorkflowError> {
-    let Some(head) = store.get_json::<Head>(&head_key(run)).await? else { return Ok(()) };
-    let Some(ended_ms) = head.ended_ms.filter(|_| head.status.is_ended()) else { return Ok(()) };
-    let due_ms = ended_ms.saturating_add(retention_ms);
-    if due_ms > now_ms {
-        // It was rewound and ended again, or runs are kept for longer than when it ended.
-        store.batch(vec![Op::put(due_key(due_ms, run), PURGE)], Vec::new()).await?;
-        return Ok(());
+/// What the mark says that not all of a run is on the audit log: how much is. One that rotted says that nothing is, since rather
+/// twice than never.
+async fn marked(store: &TenantStore, run: &RunId) -> Result<Option<u64>, WorkflowError> {
+    match store.get_json::<u64>(&unsworn_key(run)).await {
+        Err(StoreError::Damaged | StoreError::Form(_)) => Ok(Some(0)),
+        marked => Ok(marked?),
     }
-    loop {
-        let page = store.scan(&log_prefix(run), None, PAGE_COUNT / 2).await?;
-        if page.records.is_empty() {
-            break;
-        }
-        store.batch(page.records.into_iter().map(|(key, _)| Op::delete(key)).collect(), Vec::new()).await?;
-    }
-    let marks = [list_key(head.started_ms, run), unsworn_key(run)];
-    let ops = marks.into_iter().chain([head_key(run)]).map(Op::delete).collect();
-    store.batch(ops, Vec::new()).await?;
-    Ok(())
 }
 
 /// The marks of runs that have something to do.
@@ -543,10 +620,6 @@ pub fn ready_key(run: &RunId) -> Key {
 /// The times that runs wait for.
 pub fn due_prefix() -> Key {
     Key::new(["run-due"])
-}
-/// Whether a mark of a time is there to take an old run away.
-pub fn is_purge(value: &[u8]) -> bool {
-    value == PURGE
 }
 /// A time that a run waits for.
 pub fn due_key(due_ms: u64, run: &RunId) -> Key {
@@ -564,24 +637,28 @@ pub fn unsworn_prefix() -> Key {
 pub fn unsworn_key(run: &RunId) -> Key {
     unsworn_prefix().push(run.as_str())
 }
+/// The newest of the runs that one went on as.
+pub fn last_key(first: &RunId) -> Key {
+    Key::new(["run-last", first.as_str()])
+}
 /// All runs, by when they began.
 pub fn list_prefix() -> Key {
     Key::new(["run-list"])
 }
 
-fn list_key(started_ms: u64, run: &RunId) -> Key {
+pub(super) fn list_key(started_ms: u64, run: &RunId) -> Key {
     list_prefix().number(started_ms).push(run.as_str())
 }
 
-fn head_key(run: &RunId) -> Key {
+pub(super) fn head_key(run: &RunId) -> Key {
     Key::new(["run", "head", run.as_str()])
 }
 
-fn log_prefix(run: &RunId) -> Key {
+pub(super) fn log_prefix(run: &RunId) -> Key {
     Key::new(["run", "log", run.as_str()])
 }
 
-fn log_key(run: &RunId, number: u64) -> Key {
+pub(super) fn log_key(run: &RunId, number: u64) -> Key {
     log_prefix(run).number(number)
 }
 
@@ -652,6 +729,70 @@ impl ringfence_core::Entropy for Fixed {
     fn fill(&self, into: &mut [u8]) {
         for (to, from) in into.iter_mut().zip(self.0) {
             *to = from;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_head_and_the_history_say_the_same_of_whether_a_run_is_paused_stuck_or_ended() {
+        const LENGTH: u32 = 5;
+        let by: PrincipalId = "acme/ann".parse().unwrap();
+        let (code, message) = ("trap".to_owned(), String::new());
+        let started = Started {
+            plugin: "shop".parse().unwrap(),
+            version: "0.1.0".parse().unwrap(),
+            workflow: "shop".to_owned(),
+            input: "null".to_owned(),
+            by: by.clone(),
+            parent: None,
+            depth: 0,
+            root: None,
+            first: None,
+            attributes: BTreeMap::new(),
+            dice: String::new(),
+            signal_keys: Vec::new(),
+        };
+        let events = [
+            Event::Paused { by: by.clone() },
+            Event::Resumed { by: by.clone() },
+            Event::Stuck { code: code.clone(), message: message.clone() },
+            Event::Retried { by: by.clone() },
+            Event::Migrated { version: Version::new(0, 2, 0), by: by.clone() },
+            Event::Ended(Ending::Failed { code, message }),
+            Event::Rewound { to: Place::new(vec![0]), by },
+        ];
+        // Each order of them that commands and code can come to.
+        for order in 0..events.len().pow(LENGTH) {
+            let mut state = State::default();
+            state.apply(&Event::Started(started.clone()));
+            let mut head = Head::new(id_of(&[b"a run"]), &started, 1);
+            let mut rest = order;
+            for _ in 0..LENGTH {
+                let event = &events[rest % events.len()];
+                rest /= events.len();
+                let is_possible = match event {
+                    Event::Rewound { .. } => true,
+                    Event::Resumed { .. } => state.ending.is_none() && state.is_paused,
+                    _ => state.ending.is_none(),
+                };
+                if !is_possible {
+                    continue;
+                }
+                state.apply(event);
+                head.apply(event, 2);
+                let expected = match &state.ending {
+                    Some(ending) => ending.status(),
+                    None if state.is_paused => Status::Paused,
+                    None if state.stuck.is_some() => Status::Stuck,
+                    None => Status::Running,
+                };
+                assert_eq!(head.status, expected, "order {order} at {event:?}");
+                assert_eq!(head.stuck.is_some(), state.stuck.is_some(), "order {order} at {event:?}");
+            }
         }
     }
 }

@@ -32,6 +32,9 @@ pub const SIGNAL_KEYS_COUNT_MAX: usize = 1_000;
 pub const ATTRIBUTES_COUNT_MAX: usize = 16;
 /// LIMIT: longest value of an attribute, in bytes.
 pub const ATTRIBUTE_BYTES_MAX: usize = 256;
+/// LIMIT: runs that are looked at, one after another, for the newest that one went on as: only of those that were begun before the
+/// first of them knew the newest.
+pub const CONTINUATIONS_COUNT_MAX: usize = 10_000;
 /// LIMIT: most attempts of one step.
 pub const ATTEMPTS_COUNT_MAX: u32 = 100;
 /// LIMIT: longest sleep, wait and pause between attempts (ten years), milliseconds.

@@ -3,7 +3,7 @@
 //! Everything that happens to a run is an event in the tenant's sealed store. What is decided is pure (`decide`, `command`,
 //! `state`); around it is a thin shell: `journal` keeps histories, `session` answers a running guest, `drive` runs guests
 //! while there is something to do, `timers` says when there is. Must never run a finished step again, nor let a run go on
-//! that cannot write its history. `sworn` puts all of it on the audit log.
+//! that cannot write its history. `sworn` puts all of it on the audit log; `mending` deals with records that rotted.
 
 mod asks;
 mod code;
@@ -14,7 +14,9 @@ mod error;
 pub mod event;
 pub mod journal;
 pub mod limits;
+mod mending;
 mod pump;
+mod purge;
 mod runs;
 mod session;
 pub mod state;
@@ -26,4 +28,4 @@ pub use command::{Command, People, Refusal};
 pub use drive::{NotRun, RunCall, Runner};
 pub use error::WorkflowError;
 pub use journal::{Head, Status};
-pub use runs::{AskedOfPeople, Begin, Filter, Retention, Shown, Workflows, WorkflowsParts};
+pub use runs::{AskedOfPeople, Begin, Filter, Listed, Retention, Shown, Workflows, WorkflowsParts};

@@ -10,13 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use ringfence_core::RunId;
-use ringfence_store::{Op, PageToken, Segment, StoreError, TenantStore};
+use ringfence_core::{Clock, RunId};
+use ringfence_store::{Key, Op, PageToken, Segment, StoreError, TenantStore};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::workflow::error::WorkflowError;
-use crate::workflow::journal::{self, due_prefix, is_purge, ready_key, ready_prefix};
+use crate::workflow::journal::{due_prefix, ready_key, ready_prefix};
 use crate::workflow::limits::DRIVEN_PER_TENANT_COUNT_MAX;
+use crate::workflow::mending::{marks, purged};
+use crate::workflow::purge::is_purge;
 use crate::workflow::runs::Workflows;
 use crate::workflow::session::unix_ms;
 
@@ -35,7 +37,7 @@ pub struct Pump {
     woken: Notify,
     places: Arc<Semaphore>,
     driven: Mutex<HashSet<RunId>>,
-    /// Not before then, Unix milliseconds.
+    /// Not before then, milliseconds of the monotonic clock: a pause of the host's is none of the wall clock's.
     waits_until_ms: Mutex<u64>,
     /// Whether something may not be on the audit log that no run's next turn brings there; so at the start.
     owes: AtomicBool,
@@ -99,16 +101,17 @@ impl Pump {
         after: &mut Option<PageToken>,
     ) -> Result<u64, WorkflowError> {
         let waits_until_ms = *self.waits_until_ms.lock().unwrap_or_else(PoisonError::into_inner);
-        if waits_until_ms > now_ms {
-            return Ok(waits_until_ms - now_ms);
+        let left_ms = waits_until_ms.saturating_sub(steady_ms(&*workflows.parts().clock));
+        if left_ms > 0 {
+            return Ok(left_ms);
         }
         let most_ms = if self.pay(workflows).await { u64::MAX } else { FAILED_MS };
         let next_ms = self.move_due(now_ms, workflows.retention_ms(&self.store)).await?;
-        let page = self.store.scan(&ready_prefix(), after.as_ref(), READY_COUNT).await?;
-        let has_more = page.next.is_some() || after.is_some();
-        *after = page.next;
+        let (names, next) = self.store.scan_names(&ready_prefix(), after.as_ref(), READY_COUNT).await?;
+        let has_more = next.is_some() || after.is_some();
+        *after = next;
         let mut began = false;
-        for (key, _) in page.records {
+        for key in names {
             let Some(run) = key.last_name().and_then(|name| name.parse::<RunId>().ok()) else { continue };
             began |= self.begin(workflows, run).await;
         }
@@ -135,32 +138,35 @@ impl Pump {
     async fn move_due(&self, now_ms: u64, retention_ms: u64) -> Result<u64, WorkflowError> {
         // Nearly always nothing has come. One record says so; a page of those that sleep would be opened for nothing, each
         // time that any run of the tenant rests.
-        let first = self.store.scan(&due_prefix(), None, 1).await?;
-        match first.records.first().map(|(key, _)| key.segments()) {
-            None => return Ok(u64::MAX),
+        let (first, more) = self.store.scan_names(&due_prefix(), None, 1).await?;
+        match first.first().map(Key::segments) {
+            None if more.is_none() => return Ok(u64::MAX),
             Some([_, Segment::Number(due_ms), _]) if *due_ms > now_ms => return Ok(*due_ms),
-            Some(_) => {}
+            _ => {}
         }
-        let page = self.store.scan(&due_prefix(), None, MOVED_COUNT).await?;
-        let mut next_ms = if page.next.is_some() { now_ms } else { u64::MAX };
+        let (marks, more) = marks(&self.store, &due_prefix(), MOVED_COUNT).await?;
+        let mut next_ms = if more { now_ms } else { u64::MAX };
         let (mut ops, mut old) = (Vec::with_capacity(MOVED_COUNT * 2), Vec::new());
-        for (key, record) in page.records {
+        for (key, record) in marks {
             let [_, Segment::Number(due_ms), Segment::Name(run)] = key.segments() else { continue };
             if *due_ms > now_ms {
                 next_ms = *due_ms;
                 break;
             }
             if let Ok(run) = run.parse::<RunId>() {
-                if is_purge(&record.value) {
-                    old.push(run);
-                } else {
+                // Of a mark that rotted nobody knows what it is for: either is looked at again before anything is done.
+                let is_purge = record.as_ref().map(|record| is_purge(&record.value));
+                if is_purge != Some(true) {
                     ops.push(Op::put(ready_key(&run), Vec::new()));
+                }
+                if is_purge != Some(false) {
+                    old.push(run);
                 }
             }
             ops.push(Op::delete(key));
         }
         // Together: one after another they would hold up all other runs of the tenant for two commits each.
-        try_join_all(old.iter().map(|run| journal::purge(&self.store, run, now_ms, retention_ms))).await?;
+        try_join_all(old.iter().map(|run| purged(&self.store, run, now_ms, retention_ms))).await?;
         if !ops.is_empty() {
             self.store.batch(ops, Vec::new()).await?;
         }
@@ -180,8 +186,9 @@ impl Pump {
             let waits_ms = workflows.drive(&pump.store, &run).await;
             workflows.let_go(&pump.store, &run);
             if let Some(ms) = waits_ms {
-                let until_ms = unix_ms(&*workflows.parts().clock).saturating_add(ms);
-                *pump.waits_until_ms.lock().unwrap_or_else(PoisonError::into_inner) = until_ms;
+                let until_ms = steady_ms(&*workflows.parts().clock).saturating_add(ms);
+                let mut waits_until_ms = pump.waits_until_ms.lock().unwrap_or_else(PoisonError::into_inner);
+                *waits_until_ms = until_ms.max(*waits_until_ms);
             }
             pump.driven().remove(&run);
             drop((place, under_way));
@@ -195,18 +202,24 @@ impl Pump {
     }
 }
 
+/// The monotonic clock in milliseconds.
+fn steady_ms(clock: &dyn Clock) -> u64 {
+    u64::try_from(clock.monotonic().as_millis()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicU8;
 
-    use ringfence_core::{Clock, Entropy};
+    use ringfence_core::Entropy;
     use ringfence_keys::{RootKey, RootKeyUri};
-    use ringfence_store::{Store, Tenants};
+    use ringfence_store::{Backend, DiskOptions, INLINE_BYTES_MAX, Store, Tenants};
 
     use super::*;
     use crate::workflow::event::{Ending, Event, Started};
-    use crate::workflow::journal::{Loaded, Mark, begin_ops, due_key, id_of};
+    use crate::workflow::journal::{self, Loaded, Mark, begin_ops, due_key, family_key, head_key, id_of, log_key};
     use crate::workflow::limits::RETENTION_MS;
+    use crate::workflow::purge::PARENT_LOOK_MS;
 
     struct Dice(AtomicU8);
     impl Entropy for Dice {
@@ -259,31 +272,39 @@ mod tests {
         assert_eq!(store.scan(&due_prefix(), None, 1_000).await.unwrap().records.len(), 500);
     }
 
+    fn started(parent: Option<RunId>) -> Started {
+        Started {
+            plugin: "shop".parse().unwrap(),
+            version: "0.1.0".parse().unwrap(),
+            workflow: "shop".to_owned(),
+            input: "null".to_owned(),
+            by: "acme/ann".parse().unwrap(),
+            parent,
+            depth: 0,
+            root: None,
+            first: None,
+            attributes: std::collections::BTreeMap::new(),
+            dice: String::new(),
+            signal_keys: Vec::new(),
+        }
+    }
+
+    async fn end(store: &TenantStore, run: &RunId, at_ms: u64) {
+        let mut loaded = Loaded::read(store, run).await.unwrap();
+        let end = Event::Ended(Ending::Completed { output: "1".to_owned() });
+        loaded.append(vec![end], at_ms, Mark::Keep, Vec::new()).await.unwrap();
+    }
+
     #[tokio::test]
     async fn runs_that_ended_long_ago_are_taken_away_and_nothing_else_is() {
         let place = tempfile::tempdir().unwrap();
         let store = tenant(place.path()).await;
         let pump = Pump::new(store.clone());
         for number in 0..20 {
-            let started = Started {
-                plugin: "shop".parse().unwrap(),
-                version: "0.1.0".parse().unwrap(),
-                workflow: "shop".to_owned(),
-                input: "null".to_owned(),
-                by: "acme/ann".parse().unwrap(),
-                parent: None,
-                depth: 0,
-                root: None,
-                attributes: std::collections::BTreeMap::new(),
-                dice: String::new(),
-                signal_keys: Vec::new(),
-            };
-            let (ops, absent) = begin_ops(&run(number), started, 1).unwrap();
+            let (ops, absent) = begin_ops(&run(number), started(None), 1).unwrap();
             store.batch(ops, vec![absent]).await.unwrap();
             if number < 15 {
-                let mut loaded = Loaded::read(&store, &run(number)).await.unwrap();
-                let end = Event::Ended(Ending::Completed { output: "1".to_owned() });
-                loaded.append(vec![end], 5, Mark::Keep, Vec::new()).await.unwrap();
+                end(&store, &run(number), 5).await;
             }
         }
         let kept = async || {
@@ -305,5 +326,138 @@ mod tests {
         assert_eq!(store.scan(&journal::list_prefix(), None, 100).await.unwrap().records.len(), 5);
         // Those that go on have something to do, as before.
         assert_eq!(store.scan(&ready_prefix(), None, 100).await.unwrap().records.len(), 5);
+    }
+
+    /// A tenant whose store is on the disk, where it can rot.
+    async fn tenant_on(place: &std::path::Path) -> TenantStore {
+        let dice = Arc::new(Dice(AtomicU8::new(1)));
+        let root = RootKey::open_or_create(&RootKeyUri::File(place.join("root.key")), &*dice).unwrap();
+        let options = DiskOptions { backend: Backend::Sled, cache_bytes: 4 << 20, free_bytes_min: 0 };
+        let store = Store::open(&place.join("store"), options).unwrap();
+        let tenants = Tenants::open(store, Arc::new(root), dice, Arc::new(Still)).await.unwrap();
+        let id = "acme".parse().unwrap();
+        tenants.create(&id, "acme").await.unwrap();
+        tenants.open_tenant(&id).unwrap()
+    }
+
+    /// Has a record there whose value does not open.
+    async fn rot(place: &std::path::Path, store: &TenantStore, key: &Key) {
+        store.put(key, vec![7; INLINE_BYTES_MAX + 1]).await.unwrap();
+        let files = std::fs::read_dir(place.join("store/blobs").join(store.uid()).join("values")).unwrap();
+        files.for_each(|file| std::fs::write(file.unwrap().path(), b"rot").unwrap());
+        assert!(matches!(store.get(key).await, Err(StoreError::Damaged)));
+    }
+
+    #[tokio::test]
+    async fn a_mark_a_head_or_a_history_that_rotted_keeps_no_other_run_waiting_and_none_from_being_taken_away() {
+        let place = tempfile::tempdir().unwrap();
+        let store = tenant_on(place.path()).await;
+        let pump = Pump::new(store.clone());
+        let [waits, lost_head, lost_history, lost_mark] = [0, 1, 2, 3].map(run);
+        for run in [&waits, &lost_head, &lost_history, &lost_mark] {
+            let (ops, absent) = begin_ops(run, started(None), 1).unwrap();
+            store.batch(ops, vec![absent]).await.unwrap();
+        }
+        for run in [&lost_head, &lost_history] {
+            end(&store, run, 5).await;
+        }
+        let rested = [&waits, &lost_mark].map(|run| Op::delete(ready_key(run))).to_vec();
+        store.batch(rested, Vec::new()).await.unwrap();
+        store.put(&due_key(7, &waits), Vec::new()).await.unwrap();
+        for key in [due_key(6, &lost_mark), head_key(&lost_head), log_key(&lost_history, 0)] {
+            rot(place.path(), &store, &key).await;
+        }
+        assert_eq!(pump.move_due(5 + RETENTION_MS, RETENTION_MS).await.unwrap(), u64::MAX);
+        let ready: HashSet<Key> = store.scan_names(&ready_prefix(), None, 10).await.unwrap().0.into_iter().collect();
+        assert_eq!(ready, HashSet::from([ready_key(&waits), ready_key(&lost_mark)]));
+        assert!(store.scan_names(&due_prefix(), None, 10).await.unwrap().0.is_empty());
+        // The one is gone whole; of the other nobody knows whether its time has come.
+        assert!(matches!(journal::head(&store, &lost_history).await, Err(WorkflowError::UnknownRun)));
+        assert!(matches!(journal::head(&store, &lost_head).await, Err(error) if error.is_damage()));
+    }
+
+    #[tokio::test]
+    async fn a_count_of_a_family_that_rotted_keeps_no_run_of_it_from_ending() {
+        let place = tempfile::tempdir().unwrap();
+        let store = tenant_on(place.path()).await;
+        let (first, child) = (run(1), run(2));
+        let started = Started { root: Some(first.clone()), ..started(Some(first.clone())) };
+        let (ops, absent) = begin_ops(&child, started, 1).unwrap();
+        store.batch(ops, vec![absent]).await.unwrap();
+        rot(place.path(), &store, &family_key(&first)).await;
+        end(&store, &child, 5).await;
+        assert!(journal::head(&store, &child).await.unwrap().status.is_ended());
+        assert!(store.get(&family_key(&first)).await.unwrap().is_none(), "it is counted anew, from nothing");
+    }
+
+    #[tokio::test]
+    async fn of_a_chain_of_which_the_first_run_knows_the_newest_no_more_none_is_taken_for_over() {
+        let place = tempfile::tempdir().unwrap();
+        let store = tenant_on(place.path()).await;
+        let pump = Pump::new(store.clone());
+        let [parent, first, between, newest] = [0, 1, 2, 3].map(run);
+        let (ops, absent) = begin_ops(&parent, started(None), 1).unwrap();
+        store.batch(ops, vec![absent]).await.unwrap();
+        for (one, of) in [(&first, None), (&between, Some(&first)), (&newest, Some(&first))] {
+            let started = Started { first: of.cloned(), ..started(Some(parent.clone())) };
+            let (ops, absent) = begin_ops(one, started, 1).unwrap();
+            store.batch(ops, vec![absent]).await.unwrap();
+        }
+        for (one, next) in [(&first, &between), (&between, &newest)] {
+            let mut loaded = Loaded::read(&store, one).await.unwrap();
+            let goes_on = Event::Ended(Ending::Continued { run: next.clone() });
+            loaded.append(vec![goes_on], 5, Mark::Keep, Vec::new()).await.unwrap();
+        }
+        let last = journal::last_key(&first);
+        rot(place.path(), &store, &last).await;
+        assert_eq!(journal::newest(&store, &first).await.unwrap().run, newest);
+        // The one between is the way to it, and is looked at again each day, whatever else rots.
+        let mut now_ms = 5 + RETENTION_MS;
+        for key in [None, Some(log_key(&between, 0)), Some(head_key(&parent))] {
+            if let Some(key) = key {
+                rot(place.path(), &store, &key).await;
+            }
+            pump.move_due(now_ms, RETENTION_MS).await.unwrap();
+            let (marks, _) = store.scan_names(&due_prefix(), None, 10).await.unwrap();
+            assert!(marks.contains(&due_key(now_ms + PARENT_LOOK_MS, &between)), "{marks:?}");
+            now_ms += PARENT_LOOK_MS;
+        }
+        // Who goes on tells the first anew.
+        let loaded = Loaded::read(&store, &newest).await.unwrap();
+        let (told, while_so) = loaded.tell_first(&run(4)).await.unwrap();
+        store.batch(told.into_iter().collect(), while_so.into_iter().collect()).await.unwrap();
+        assert_eq!(store.get_json::<RunId>(&last).await.unwrap(), Some(run(4)));
+        // Where the way is gone too, nobody knows whether the newest goes on.
+        rot(place.path(), &store, &last).await;
+        store.delete(&head_key(&between)).await.unwrap();
+        assert!(matches!(journal::newest(&store, &first).await, Err(error) if error.is_damage()));
+    }
+
+    #[tokio::test]
+    async fn a_child_that_ended_long_ago_is_kept_while_its_parent_is_and_no_longer_than_a_day_after_it() {
+        let place = tempfile::tempdir().unwrap();
+        let store = tenant(place.path()).await;
+        let pump = Pump::new(store.clone());
+        let (parent, child) = (run(1), run(2));
+        for (run, of) in [(&parent, None), (&child, Some(parent.clone()))] {
+            let (ops, absent) = begin_ops(run, started(of), 1).unwrap();
+            store.batch(ops, vec![absent]).await.unwrap();
+        }
+        let kept = async || (journal::head(&store, &parent).await.is_ok(), journal::head(&store, &child).await.is_ok());
+        end(&store, &child, 5).await;
+        let mut now_ms = 5 + RETENTION_MS;
+        pump.move_due(now_ms, RETENTION_MS).await.unwrap();
+        assert_eq!(kept().await, (true, true));
+        // It is looked for again a day later, and only then.
+        assert_eq!(pump.move_due(now_ms, RETENTION_MS).await.unwrap(), now_ms + PARENT_LOOK_MS);
+        end(&store, &parent, now_ms).await;
+        now_ms += RETENTION_MS - 1;
+        pump.move_due(now_ms, RETENTION_MS).await.unwrap();
+        assert_eq!(kept().await, (true, true));
+        pump.move_due(now_ms + 1, RETENTION_MS).await.unwrap();
+        assert_eq!(kept().await, (false, true));
+        pump.move_due(now_ms + PARENT_LOOK_MS, RETENTION_MS).await.unwrap();
+        assert_eq!(kept().await, (false, false));
+        assert!(store.scan(&due_prefix(), None, 10).await.unwrap().records.is_empty());
     }
 }

@@ -10,7 +10,7 @@ use data_encoding::HEXLOWER;
 use ringfence_audit::Audit;
 use ringfence_core::workflow::Place;
 use ringfence_core::{Clock, Entropy, PluginName, PrincipalId, RunId, TenantId};
-use ringfence_store::{PageToken, StoreError, TenantStore, Tenants};
+use ringfence_store::{PageToken, Precondition, StoreError, TenantStore, Tenants};
 use semver::Version;
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -24,7 +24,7 @@ use crate::workflow::limits::{
     ATTRIBUTE_BYTES_MAX, ATTRIBUTES_COUNT_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, RETENTION_MS,
 };
 use crate::workflow::pump::Pump;
-use crate::workflow::session::{CONTINUATIONS_COUNT_MAX, unix_ms};
+use crate::workflow::session::unix_ms;
 use crate::workflow::state::State;
 
 /// LIMIT: runs looked at for one page of a search.
@@ -33,6 +33,8 @@ const LOOKED_AT_COUNT_MAX: usize = 1_000;
 const LIVE_COUNT_SWEPT: usize = 1_024;
 /// Attempts of a change against another host's.
 const CHANGE_ATTEMPTS_MAX: usize = 4;
+/// How often a run may go on as another while something is done to whoever goes on.
+const FOLLOWED_COUNT_MAX: usize = 64;
 
 /// What durable workflows stand on.
 pub struct WorkflowsParts {
@@ -111,6 +113,17 @@ pub struct Shown {
     pub state: State,
 }
 
+/// A page of runs.
+#[derive(Debug)]
+pub struct Listed {
+    /// Those that were looked for, the last begun first.
+    pub heads: Vec<Head>,
+    /// Runs of which nobody knows what they are, as their records do not open; only where none are looked for but all.
+    pub damaged: Vec<RunId>,
+    /// Where to go on.
+    pub next: Option<PageToken>,
+}
+
 /// Something that a run asks people for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AskedOfPeople {
@@ -179,16 +192,20 @@ impl Workflows {
             parent: None,
             depth: 0,
             root: None,
+            first: None,
             attributes: begin.attributes,
             dice: HEXLOWER.encode(&dice),
             signal_keys: Vec::new(),
         };
         let (ops, absent) = journal::begin_ops(&run, started.clone(), at_ms)?;
-        match store.batch(ops, vec![absent]).await {
+        // Where a head is lost and its history is not, the run was begun before: it is neither done again nor mixed with that.
+        let unknown = Precondition::Absent(journal::log_key(&run, 0));
+        match store.batch(ops, vec![absent, unknown]).await {
             Ok(_) => {
                 self.wake(store);
                 Ok((journal::head(store, &run).await?, true))
             }
+            Err(StoreError::Conflict { precondition: 1 }) => Err(StoreError::Damaged.into()),
             Err(StoreError::Conflict { .. }) => {
                 let there = Loaded::read(store, &run).await?;
                 let is_same = there.state.started.as_ref().is_some_and(|old| {
@@ -200,7 +217,8 @@ impl Workflows {
         }
     }
 
-    /// Does something to a run, durably; what is known of it afterwards.
+    /// Does something to a run, durably; what is known of it afterwards. Of one that went on as another, what is meant for whoever
+    /// goes on is done to the newest.
     pub async fn command(
         &self,
         store: &TenantStore,
@@ -225,8 +243,43 @@ impl Workflows {
         if let Command::Signal { payload, .. } = command {
             check_json(payload, "the payload of a signal")?;
         }
+        let mut run = run.clone();
+        for _ in 0..FOLLOWED_COUNT_MAX {
+            if !command.is_for_the_newest() {
+                return self.command_one(store, &run, command, by, people).await;
+            }
+            match journal::newest(store, &run).await {
+                Ok(newest) => run = newest.run,
+                // What it went on as is not kept any more: it has ended.
+                Err(WorkflowError::UnknownRun) => return self.command_one(store, &run, command, by, people).await,
+                Err(error) => return Err(error),
+            }
+            let done = self.command_one(store, &run, command, by, people).await;
+            let is_ended = matches!(done, Err(WorkflowError::Refused(Refusal::Ended)));
+            // It may have gone on at this moment.
+            if !is_ended || journal::head(store, &run).await?.status != Status::Continued {
+                return done;
+            }
+        }
+        Err(StoreError::Busy.into())
+    }
+
+    async fn command_one(
+        &self,
+        store: &TenantStore,
+        run: &RunId,
+        command: &Command,
+        by: &PrincipalId,
+        people: People<'_>,
+    ) -> Result<Head, WorkflowError> {
         for _ in 0..CHANGE_ATTEMPTS_MAX {
-            let live = self.live(store, run).await?;
+            let live = match (self.live(store, run).await, command) {
+                // Whatever rotted, it can be ended.
+                (Err(error), Command::Terminate { reason }) if error.is_damage() => {
+                    return self.end_unread(store, run, by, reason).await;
+                }
+                (live, _) => live?,
+            };
             let mut loaded = live.lock().await;
             let at_ms = unix_ms(&*self.parts().clock);
             let events = command::command(&loaded.state, command, by, &people, at_ms)?;
@@ -267,31 +320,44 @@ impl Workflows {
         filter: &Filter,
         before: Option<&PageToken>,
         limit: usize,
-    ) -> Result<(Vec<Head>, Option<PageToken>), WorkflowError> {
-        let (mut found, mut token, mut left) = (Vec::new(), before.cloned(), LOOKED_AT_COUNT_MAX);
+    ) -> Result<Listed, WorkflowError> {
+        let (mut heads, mut damaged, mut token) = (Vec::new(), Vec::new(), before.cloned());
+        let mut left = LOOKED_AT_COUNT_MAX;
         while left > 0 {
-            let wanted = limit.saturating_sub(found.len()).max(1).min(left);
-            let page = store.scan_back(&journal::list_prefix(), token.as_ref(), wanted).await?;
-            left = left.saturating_sub(page.records.len().max(1));
-            token = page.next;
-            for (key, _) in page.records {
+            let wanted = limit.saturating_sub(heads.len() + damaged.len()).max(1).min(left);
+            let (names, next) = store.scan_names_back(&journal::list_prefix(), token.as_ref(), wanted).await?;
+            left = left.saturating_sub(names.len().max(1));
+            token = next;
+            for key in names {
                 let Some(run) = key.last_name().and_then(|name| name.parse::<RunId>().ok()) else { continue };
                 match journal::head(store, &run).await {
-                    Ok(head) if filter.takes(&head) => found.push(head),
+                    Ok(head) if filter.takes(&head) => heads.push(head),
                     Ok(_) | Err(WorkflowError::UnknownRun) => {}
+                    Err(error) if error.is_damage() => damaged.extend(filter.is_all().then_some(run)),
                     Err(error) => return Err(error),
                 }
             }
-            if found.len() >= limit || token.is_none() {
+            if heads.len() + damaged.len() >= limit || token.is_none() {
                 break;
             }
         }
-        Ok((found, token))
+        Ok(Listed { heads, damaged, next: token })
     }
 
     /// What is known of a run without its history.
     pub async fn head(&self, store: &TenantStore, run: &RunId) -> Result<Head, WorkflowError> {
         journal::head(store, run).await
+    }
+
+    /// What a run published under a name, JSON. Of one that went on as another, the newest answers.
+    pub async fn published(
+        &self,
+        store: &TenantStore,
+        run: &RunId,
+        name: &str,
+    ) -> Result<Option<String>, WorkflowError> {
+        let newest = journal::newest(store, run).await?.run;
+        Ok(self.show(store, &newest).await?.state.published.remove(name))
     }
 
     /// A run with its history.
@@ -430,7 +496,7 @@ impl Workflows {
         for child in children {
             match self.cancel_child(loaded.store(), &child, &loaded.head.by).await {
                 // Trying again would not help, and what cannot be read is not driven either.
-                Err(WorkflowError::Store(error @ (StoreError::Damaged | StoreError::Form(_)))) => {
+                Err(error) if error.is_damage() => {
                     tracing::warn!(%error, run = %child, "a run could not be cancelled with its parent");
                 }
                 other => other?,
@@ -440,24 +506,24 @@ impl Workflows {
     }
 
     /// Cancels a child, or the run that it went on as.
-    async fn cancel_child(&self, store: &TenantStore, child: &RunId, by: &PrincipalId) -> Result<(), WorkflowError> {
-        let mut run = child.clone();
-        for _ in 0..CONTINUATIONS_COUNT_MAX {
-            let head = match journal::head(store, &run).await {
-                Err(WorkflowError::UnknownRun) => return Ok(()),
-                head => head?,
-            };
-            match head.ending {
-                Some(Ending::Continued { run: next }) => run = next,
-                Some(_) => return Ok(()),
-                None => match self.cancel_or_end(store, &run, by).await {
-                    // It ended at this moment, perhaps as another, or is kept no longer.
-                    Err(WorkflowError::Refused(Refusal::Ended) | WorkflowError::UnknownRun) => {}
-                    other => return other,
-                },
-            }
+    pub(crate) async fn cancel_child(
+        &self,
+        store: &TenantStore,
+        child: &RunId,
+        by: &PrincipalId,
+    ) -> Result<(), WorkflowError> {
+        let head = match journal::newest(store, child).await {
+            Err(WorkflowError::UnknownRun) => return Ok(()),
+            head => head?,
+        };
+        if head.ending.is_some() {
+            return Ok(());
         }
-        Ok(())
+        match self.cancel_or_end(store, &head.run, by).await {
+            // It ended at this moment, or is kept no longer.
+            Err(WorkflowError::Refused(Refusal::Ended) | WorkflowError::UnknownRun) => Ok(()),
+            other => other,
+        }
     }
 
     /// Cancels a run, and ends it where it stands when its history has no room for more than its end.
@@ -484,10 +550,13 @@ impl Workflows {
     }
 
     async fn has_runs(&self, store: &TenantStore) -> Result<bool, WorkflowError> {
-        let ready = store.scan(&journal::ready_prefix(), None, 1).await?;
-        let due = store.scan(&journal::due_prefix(), None, 1).await?;
-        let unsworn = store.scan(&journal::unsworn_prefix(), None, 1).await?;
-        Ok([ready, due, unsworn].iter().any(|page| !page.records.is_empty()))
+        for prefix in [journal::ready_prefix(), journal::due_prefix(), journal::unsworn_prefix()] {
+            let (names, next) = store.scan_names(&prefix, None, 1).await?;
+            if !names.is_empty() || next.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn pumps(&self) -> MutexGuard<'_, HashMap<String, Arc<Pump>>> {
@@ -500,6 +569,11 @@ impl Workflows {
 }
 
 impl Filter {
+    /// Whether it takes every run.
+    fn is_all(&self) -> bool {
+        self.status.is_none() && self.plugin.is_none() && self.workflow.is_none() && self.attributes.is_empty()
+    }
+
     fn takes(&self, head: &Head) -> bool {
         self.status.is_none_or(|status| status == head.status)
             && self.plugin.as_ref().is_none_or(|plugin| *plugin == head.plugin)

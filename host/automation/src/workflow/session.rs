@@ -1,6 +1,7 @@
 //! One run of a guest over its history: counts places, asks `decide`, makes the answer durable, then gives it.
 //!
 //! INVARIANT: once a branch was stopped, nothing that it does counts; once the run was, or was rewound, nothing at all does.
+//! Once it was migrated, the step that was begun counts, and nothing after it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,19 +12,17 @@ use ringfence_capabilities::{Origin, RunHistory};
 use ringfence_core::workflow::{Answer, Ask, Place, RunFacts, StepFailure, Stop};
 use ringfence_core::{Clock, RunId};
 use ringfence_store::{Op, TenantStore};
+use semver::Version;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::workflow::decide::{self, Attempts, Decision, Fault, Now, OpenStep};
 use crate::workflow::error::WorkflowError;
 use crate::workflow::event::{Ending, Event, Started};
-use crate::workflow::journal::{self, Loaded, Mark, RunNames};
+use crate::workflow::journal::{self, Loaded, Mark, RunNames, Status};
 use crate::workflow::limits::TRANSITIONS_COUNT_MAX;
 use crate::workflow::runs::Workflows;
 use crate::workflow::state::State;
-
-/// LIMIT: how often a child that is waited for, or cancelled with its parent, may have gone on as another.
-pub const CONTINUATIONS_COUNT_MAX: usize = 10_000;
 
 /// Answers one running guest.
 pub struct Session {
@@ -32,6 +31,8 @@ pub struct Session {
     dice: String,
     /// How often the run had been rewound when its code began.
     rewound_count: u64,
+    /// Of which version that code is.
+    version: Version,
     workflows: Workflows,
     attempts: Attempts,
     seen: Mutex<Seen>,
@@ -60,7 +61,7 @@ pub struct Seen {
 impl Session {
     /// A session over a run that nobody else drives.
     pub async fn new(live: Arc<AsyncMutex<Loaded>>, workflows: &Workflows, attempts: Attempts) -> Arc<Self> {
-        let (facts, dice, rewound_count) = {
+        let (facts, dice, rewound_count, version) = {
             let loaded = live.lock().await;
             let dice = loaded.state.started.as_ref().map(|started| started.dice.clone()).unwrap_or_default();
             let facts = RunFacts {
@@ -69,10 +70,10 @@ impl Session {
                 version: loaded.head.version.to_string(),
                 started_ms: loaded.head.started_ms,
             };
-            (facts, dice, loaded.state.rewound_count)
+            (facts, dice, loaded.state.rewound_count, loaded.head.version.clone())
         };
         let (workflows, seen) = (workflows.clone(), Mutex::default());
-        Arc::new(Self { live, facts, dice, rewound_count, workflows, attempts, seen })
+        Arc::new(Self { live, facts, dice, rewound_count, version, workflows, attempts, seen })
     }
 
     /// What it came to, with the steps that were begun and not completed. Nothing that is asked after this counts.
@@ -85,14 +86,19 @@ impl Session {
     }
 
     /// Whether the run was rewound since its code began: that code is behind the cut, and has to begin anew.
-    pub fn is_rewound(&self, state: &State) -> bool {
+    fn is_rewound(&self, state: &State) -> bool {
         state.rewound_count != self.rewound_count
+    }
+
+    /// The same, or whether it was migrated since: what goes on is the code of another version.
+    pub fn is_other(&self, loaded: &Loaded) -> bool {
+        self.is_rewound(&loaded.state) || loaded.head.version != self.version
     }
 
     async fn answer(&self, branch: Place, ask: Ask, origin: &mut Origin) -> Result<Answer, Stop> {
         let place = self.next_place(&branch)?;
         let mut loaded = self.live.lock().await;
-        if loaded.state.ending.is_some() || self.is_rewound(&loaded.state) {
+        if loaded.state.ending.is_some() || self.is_other(&loaded) {
             return Err(self.stop(&Place::default(), Stop::Suspended));
         }
         let child = match &ask {
@@ -136,6 +142,7 @@ impl Session {
             return Err(Stop::Refused("no step of this branch was begun".to_owned()));
         };
         let mut loaded = self.live.lock().await;
+        // What was done for one that was migrated meanwhile is done, and not again by the other version.
         if loaded.state.ending.is_some() || self.is_rewound(&loaded.state) {
             return Err(self.stop(&Place::default(), Stop::Suspended));
         }
@@ -173,13 +180,17 @@ impl Session {
         let Some(old) = loaded.state.started.clone() else { return Err(Stop::Suspended) };
         let run = RunNames(&loaded.head.run).next();
         let attributes = loaded.state.attributes.clone();
-        let (version, root) = (loaded.head.version.clone(), Some(loaded.root().clone()));
+        let version = loaded.head.version.clone();
+        let (root, first) = (Some(loaded.root().clone()), Some(loaded.first().clone()));
         let (signal_keys, received) = loaded.state.handed_on();
-        let started = Started { input: input.to_owned(), attributes, version, root, signal_keys, ..old };
-        let (ops, _) = self.kept(journal::begin_with(&run, started, received, at_ms))?;
+        let started = Started { input: input.to_owned(), attributes, version, root, first, signal_keys, ..old };
+        let (mut ops, _) = self.kept(journal::begin_with(&run, started, received, at_ms))?;
+        let (told, while_so) = self.note(loaded.tell_first(&run).await)?;
+        ops.extend(told);
         let events = vec![Event::Ended(Ending::Continued { run })];
         self.saw(&events);
-        self.note(loaded.append(events, at_ms, Mark::Keep, ops).await)?;
+        let while_so = while_so.into_iter().collect();
+        self.note(loaded.append_if(events, at_ms, Mark::Keep, ops, while_so).await)?;
         Err(self.stop(&Place::default(), Stop::Suspended))
     }
 
@@ -314,6 +325,7 @@ fn child_ops(loaded: &Loaded, ask: &Ask, decision: &Decision, at_ms: u64) -> Res
         parent: Some(head.run.clone()),
         depth: depth.saturating_add(1),
         root: Some(loaded.root().clone()),
+        first: None,
         attributes: loaded.state.attributes.clone(),
         dice: loaded.state.started.as_ref().map(|started| started.dice.clone()).unwrap_or_default(),
         signal_keys: Vec::new(),
@@ -323,18 +335,13 @@ fn child_ops(loaded: &Loaded, ask: &Ask, decision: &Decision, at_ms: u64) -> Res
 
 /// What a run came to, or the one it went on as; none while it goes on.
 async fn child_end(store: &TenantStore, run: &str) -> Result<Option<Result<String, String>>, WorkflowError> {
-    let Ok(mut run) = run.parse::<RunId>() else { return Ok(None) };
-    for _ in 0..CONTINUATIONS_COUNT_MAX {
-        let head = match journal::head(store, &run).await {
-            Ok(head) => head,
-            Err(WorkflowError::UnknownRun) => return Ok(Some(Err("the run is not kept any more".to_owned()))),
-            Err(error) => return Err(error),
-        };
-        match head.ending {
-            Some(Ending::Continued { run: next }) => run = next,
-            Some(ending) => return Ok(ending.told()),
-            None => return Ok(None),
+    let Ok(run) = run.parse::<RunId>() else { return Ok(None) };
+    match journal::newest(store, &run).await {
+        Ok(head) if head.status == Status::Continued => {
+            Ok(Some(Err("the run went on as another too often to be followed".to_owned())))
         }
+        Ok(head) => Ok(head.ending.and_then(|ending| ending.told())),
+        Err(WorkflowError::UnknownRun) => Ok(Some(Err("the run is not kept any more".to_owned()))),
+        Err(error) => Err(error),
     }
-    Ok(Some(Err("the run went on as another too often to be followed".to_owned())))
 }

@@ -166,7 +166,11 @@ impl State {
             Event::Resumed { .. } => self.is_paused = false,
             Event::Retried { .. } | Event::Migrated { .. } => self.go_on(event),
             Event::Stuck { code, message } => self.stuck = Some((code.clone(), message.clone())),
-            Event::Ended(ending) => self.ending = Some(ending.clone()),
+            Event::Ended(ending) => {
+                self.ending = Some(ending.clone());
+                // One that ended rests no more: done again from a place, it goes on.
+                self.is_paused = false;
+            }
             Event::Rewound { to, .. } => self.rewind(to),
             Event::SignalReceived { name, payload, key, by } => self.signals.push(Signal {
                 name: name.clone(),

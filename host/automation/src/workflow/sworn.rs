@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::workflow::error::WorkflowError;
 use crate::workflow::journal::{Loaded, ready_key, unsworn_key, unsworn_prefix};
+use crate::workflow::mending::is_there;
 use crate::workflow::runs::Workflows;
 
 /// Marks looked at together.
@@ -54,14 +55,14 @@ impl Workflows {
     pub(crate) async fn swear_to_all(&self, store: &TenantStore) -> Result<bool, WorkflowError> {
         let (mut after, mut is_all) = (None, true);
         loop {
-            let page = store.scan(&unsworn_prefix(), after.as_ref(), PAGE_COUNT).await?;
-            for (key, _) in &page.records {
+            let (names, next) = store.scan_names(&unsworn_prefix(), after.as_ref(), PAGE_COUNT).await?;
+            for key in &names {
                 let Some(run) = key.last_name().and_then(|name| name.parse::<RunId>().ok()) else { continue };
-                if store.get(&ready_key(&run)).await?.is_none() {
+                if !is_there(store, &ready_key(&run)).await? {
                     is_all &= self.swear_to(store, &run).await;
                 }
             }
-            after = page.next;
+            after = next;
             if after.is_none() {
                 return Ok(is_all);
             }
@@ -76,6 +77,11 @@ impl Workflows {
                 loaded.sworn_counts().1 == 0
             }
             Err(WorkflowError::UnknownRun) => store.delete(&unsworn_key(run)).await.is_ok(),
+            // Trying again would not help; the mark stays for when the history is mended.
+            Err(error) if error.is_damage() => {
+                tracing::error!(%error, run = %run, "what a run did is not on the audit log, and its history does not open");
+                true
+            }
             Err(error) => {
                 tracing::error!(%error, run = %run, "what a run did is not on the audit log yet");
                 false

@@ -57,6 +57,7 @@ fn begun() -> State {
         parent: None,
         depth: 0,
         root: None,
+        first: None,
         attributes: BTreeMap::new(),
         dice: String::new(),
         signal_keys: Vec::new(),
@@ -413,6 +414,19 @@ fn a_history_ends_at_its_limit_and_signals_nobody_waits_for_are_bounded() {
         apply(&mut state, &events);
     }
     assert!(matches!(command(&state, &signal(0), &who("bob")), Err(Refusal::Limit { .. })));
+}
+
+#[test]
+fn a_signal_of_a_name_that_is_none_is_refused_unless_it_is_waited_for() {
+    let mut state = begun();
+    let signal = |name: &str| Command::Signal { name: name.into(), payload: "1".into(), key: None };
+    for name in ["", "bad name!", "paid\n"] {
+        assert_eq!(command(&state, &signal(name), &who("bob")), Err(Refusal::BadName(name.to_owned())));
+    }
+    assert!(command(&state, &signal("com.example.order/paid:v1"), &who("bob")).is_ok());
+    let wait = Ask::Signal { name: "bad name!".into(), timeout_ms: None };
+    assert_eq!(asked(&mut state, 0, &wait, 1), Err(Stop::Suspended));
+    assert!(command(&state, &signal("bad name!"), &who("bob")).is_ok());
 }
 
 #[test]

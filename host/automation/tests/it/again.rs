@@ -1,29 +1,19 @@
 //! Runs of which a part is done again, and runs that go on as another: what was under way, was sent or was begun by them is
 //! neither lost nor left to itself.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ringfence_automation::workflow::event::Ending;
-use ringfence_automation::workflow::journal::ready_prefix;
+use ringfence_automation::workflow::journal::{last_key, ready_prefix};
 use ringfence_automation::workflow::limits::HISTORY_BYTES_MAX;
-use ringfence_automation::workflow::{Command, Filter, Head, Status};
+use ringfence_automation::workflow::{Command, Filter, Head, Refusal, Status, WorkflowError};
 use ringfence_core::RunId;
-use ringfence_core::workflow::{Answer, Ask, StepKind, Stop};
+use ringfence_core::workflow::{Answer, Ask, StepFailure, StepKind, Stop};
 use ringfence_store::{Fault, Faults, Key};
 use tokio::sync::Semaphore;
 
-use crate::world::{Code, Host, Steps, World, eventually, stopped};
-
-/// What reached the far end: the step and its key.
-type Far = Arc<Mutex<Vec<(String, String)>>>;
-
-fn told(far: &Far) -> Vec<(String, String)> {
-    far.lock().unwrap().clone()
-}
-
-fn names(far: &Far) -> Vec<String> {
-    told(far).into_iter().map(|(name, _)| name).collect()
-}
+use crate::world::{Code, DAY_MS, Far, Host, Steps, World, eventually, names, parent, stopped, three_steps, told};
 
 /// Does something to a run, as its owner.
 fn command(world: &World, host: &Host, run: &RunId, command: &Command) {
@@ -33,33 +23,6 @@ fn command(world: &World, host: &Host, run: &RunId, command: &Command) {
 
 fn from_the_start() -> Command {
     Command::Retry { from: Some("0".parse().unwrap()) }
-}
-
-/// Three steps, each of which waits for a place in `gate` after it was told to the far end, and one more wait behind them.
-fn three_steps(far: &Far, gate: &Arc<Semaphore>) -> Code {
-    let (far, gate) = (Arc::clone(far), Arc::clone(gate));
-    Arc::new(move |call| {
-        let (far, gate) = (Arc::clone(&far), Arc::clone(&gate));
-        Box::pin(async move {
-            let steps = Steps(call.history);
-            for number in 0..3 {
-                let name = format!("step-{number}");
-                let done = steps
-                    .step(StepKind::Step, &name, async |key, _| {
-                        far.lock().unwrap().push((name.clone(), key));
-                        gate.acquire().await.unwrap().forget();
-                        Ok("1".to_owned())
-                    })
-                    .await;
-                if let Err(stop) = done {
-                    return stopped(&stop);
-                }
-            }
-            far.lock().unwrap().push(("end".to_owned(), String::new()));
-            gate.acquire().await.unwrap().forget();
-            Ok(Ok("3".to_owned()))
-        })
-    })
 }
 
 #[test]
@@ -72,7 +35,7 @@ fn a_run_that_is_rewound_while_its_code_is_in_a_step_is_done_again_from_there() 
     gate.add_permits(100);
     host.until(&world, &run, Status::Completed);
     assert_eq!(names(&far), ["step-0", "step-1", "step-0", "step-1", "step-2", "end"]);
-    let keys: Vec<String> = told(&far).into_iter().map(|(_, key)| key).collect();
+    let keys: Vec<String> = told(&far).into_iter().map(|(_, key, _)| key).collect();
     assert_ne!(keys[0], keys[2], "it had succeeded, and is another call now");
     assert_eq!(keys[1], keys[3], "nobody knows how it ended, so it is the same call");
     let shown = host.block_on(host.workflows.show(&world.acme, &run)).unwrap();
@@ -94,35 +57,69 @@ fn a_run_that_is_rewound_when_its_code_asks_nothing_more_does_not_end_by_that_co
     assert_eq!(names(&far), [once, once].concat());
 }
 
-/// Begins a child and waits for it. A child sleeps until it is cancelled, or first goes on as another that does.
-fn parent(goes_on: bool) -> Code {
-    Arc::new(move |call| {
+#[test]
+fn a_run_that_is_migrated_while_its_code_is_in_a_step_goes_on_with_the_new_code_after_that_step() {
+    let (world, far, gate) = (World::new(), Far::default(), Arc::new(Semaphore::new(1)));
+    let (steps, versions) = (three_steps(&far, &gate), Arc::new(Mutex::new(Vec::new())));
+    let called = Arc::clone(&versions);
+    let code: Code = Arc::new(move |call| {
+        called.lock().unwrap().push(call.version.to_string());
+        steps(call)
+    });
+    let host = Host::start(&world, &code);
+    let run = world.begin(&host);
+    eventually("the second step", || told(&far).len() == 2);
+    command(&world, &host, &run, &Command::Migrate { version: "0.2.0".parse().unwrap() });
+    gate.add_permits(100);
+    host.until(&world, &run, Status::Completed);
+    assert_eq!(*versions.lock().unwrap(), ["0.1.0", "0.2.0"]);
+    assert_eq!(names(&far), ["step-0", "step-1", "step-2", "end"], "each once");
+    let shown = host.block_on(host.workflows.show(&world.acme, &run)).unwrap();
+    let words: Vec<&str> = shown.history.iter().map(|entry| entry.event.word()).collect();
+    assert_eq!(words, ["started", "step-done", "migrated", "step-done", "step-done", "ended"]);
+}
+
+#[test]
+fn a_run_that_failed_while_it_was_paused_goes_on_when_it_is_done_again() {
+    let (world, far, gate) = (World::new(), Far::default(), Arc::new(Semaphore::new(0)));
+    let (told_to, held) = (Arc::clone(&far), Arc::clone(&gate));
+    // A step that is held, and fails for good the first time.
+    let code: Code = Arc::new(move |call| {
+        let (far, gate) = (Arc::clone(&told_to), Arc::clone(&held));
         Box::pin(async move {
-            let steps = Steps(call.history);
-            let child = Ask::Child { workflow: "test".to_owned(), input: "1".to_owned() };
-            let asked = match call.input.as_str() {
-                "null" => match steps.ask(child).await {
-                    Ok(Answer::Name(run)) => steps.ask(Ask::ChildEnd { run }).await.map(drop),
-                    Ok(other) => panic!("{other:?}"),
-                    Err(stop) => Err(stop),
-                },
-                "1" if goes_on => steps.ask(Ask::Continue { input: "2".to_owned() }).await.map(drop),
-                _ => steps.sleep(1_000_000_000).await,
-            };
-            match asked {
-                Ok(()) => Ok(Ok("1".to_owned())),
-                Err(Stop::Cancelled) => Ok(Err("cancelled".to_owned())),
+            let done = Steps(call.history)
+                .step(StepKind::Step, "work", async |key, attempt| {
+                    far.lock().unwrap().push(("work".to_owned(), key, attempt));
+                    let is_first = told(&far).len() == 1;
+                    gate.acquire().await.unwrap().forget();
+                    match is_first {
+                        true => Err(StepFailure { message: "no line".to_owned(), again: false }),
+                        false => Ok("1".to_owned()),
+                    }
+                })
+                .await;
+            match done {
+                Ok(outcome) => Ok(outcome),
                 Err(stop) => stopped(&stop),
             }
         })
-    })
+    });
+    let host = Host::start(&world, &code);
+    let run = world.begin(&host);
+    eventually("the step", || told(&far).len() == 1);
+    command(&world, &host, &run, &Command::Pause);
+    gate.add_permits(100);
+    host.until(&world, &run, Status::Failed);
+    command(&world, &host, &run, &from_the_start());
+    host.until(&world, &run, Status::Completed);
+    assert_eq!(names(&far), ["work", "work"]);
 }
 
 /// The one child that sleeps, once there is one.
 fn sleeper(world: &World, host: &Host) -> RunId {
     let mut found: Vec<Head> = Vec::new();
     eventually("a child sleeps", || {
-        let all = host.block_on(host.workflows.list(&world.acme, &Filter::default(), None, 100)).unwrap().0;
+        let all = host.block_on(host.workflows.list(&world.acme, &Filter::default(), None, 100)).unwrap().heads;
         found = all.into_iter().filter(|head| head.parent.is_some() && head.status == Status::Waiting).collect();
         found.len() == 1
     });
@@ -163,6 +160,127 @@ fn a_child_that_went_on_as_another_is_cancelled_with_its_parent() {
     assert!(begun.state.children().all(|first| *first != child), "it is not the one that was begun");
     terminate(&world, &host, &run);
     host.until(&world, &child, Status::Cancelled);
+}
+
+#[test]
+fn a_child_that_goes_on_as_another_for_longer_than_ended_runs_are_kept_is_cancelled_with_its_parent_all_the_same() {
+    let world = World::new();
+    let host = Host::start(&world, &parent(true));
+    let run = world.begin(&host);
+    let child = sleeper(&world, &host);
+    host.until(&world, &run, Status::Waiting);
+    let begun = host.block_on(host.workflows.show(&world.acme, &run)).unwrap();
+    let first = begun.state.children().next().unwrap().clone();
+    world.clock.pass(31 * DAY_MS);
+    host.look(&world);
+    let head = host.block_on(host.workflows.head(&world.acme, &first)).unwrap();
+    assert_eq!(head.status, Status::Continued);
+    terminate(&world, &host, &run);
+    host.until(&world, &child, Status::Cancelled);
+}
+
+/// Begins a child, which goes on as another so often, waits for `go` then, and ends; counts how often the parent's code is run.
+fn long_chain(often: u32, calls: &Arc<AtomicUsize>) -> Code {
+    let calls = Arc::clone(calls);
+    Arc::new(move |call| {
+        let calls = Arc::clone(&calls);
+        Box::pin(async move {
+            let steps = Steps(call.history);
+            let asked = if call.input == "null" {
+                calls.fetch_add(1, Ordering::Relaxed);
+                match steps.ask(Ask::Child { workflow: "test".to_owned(), input: often.to_string() }).await {
+                    Ok(Answer::Name(run)) => steps.ask(Ask::ChildEnd { run }).await,
+                    other => other,
+                }
+            } else {
+                let left: u32 = call.input.parse().unwrap();
+                let published = Ask::Publish { name: "left".to_owned(), value: left.to_string() };
+                match (steps.ask(published).await, left) {
+                    (Ok(_), 0) => steps.ask(Ask::Signal { name: "go".to_owned(), timeout_ms: None }).await,
+                    (Ok(_), _) => steps.ask(Ask::Continue { input: (left - 1).to_string() }).await,
+                    (stop, _) => stop,
+                }
+            };
+            match asked {
+                Ok(Answer::Outcome(outcome)) => Ok(outcome),
+                Ok(Answer::Signal(Some(payload))) => Ok(Ok(payload)),
+                Ok(other) => panic!("{other:?}"),
+                Err(stop) => stopped(&stop),
+            }
+        })
+    })
+}
+
+#[test]
+fn of_a_long_chain_the_newest_is_found_by_the_first_alone_and_signals_and_questions_to_the_first_reach_it() {
+    const OFTEN: u32 = 20;
+    let (world, calls) = (World::new(), Arc::new(AtomicUsize::new(0)));
+    let host = Host::start(&world, &long_chain(OFTEN, &calls));
+    let go = Command::Signal { name: "go".to_owned(), payload: "7".to_owned(), key: Some("once".to_owned()) };
+    // The second chain is as one of before the first of them knew the newest.
+    for is_old in [false, true] {
+        calls.store(0, Ordering::Relaxed);
+        let run = world.begin(&host);
+        let newest = sleeper(&world, &host);
+        let first =
+            host.block_on(host.workflows.show(&world.acme, &run)).unwrap().state.children().next().unwrap().clone();
+        let last = || world.block_on(world.acme.get_json::<RunId>(&last_key(&first))).unwrap();
+        assert_eq!(last(), Some(newest.clone()));
+        let all = host.block_on(host.workflows.list(&world.acme, &Filter::default(), None, 100)).unwrap().heads;
+        let chain: Vec<&Head> = all.iter().filter(|head| head.parent.as_ref() == Some(&run)).collect();
+        assert_eq!(chain.len(), 1 + OFTEN as usize);
+        world.block_on(async {
+            if is_old {
+                world.acme.delete(&last_key(&first)).await.unwrap();
+                return;
+            }
+            for head in chain.iter().filter(|head| head.run != first && head.run != newest) {
+                world.acme.delete(&Key::new(["run", "head", head.run.as_str()])).await.unwrap();
+            }
+        });
+        let left = host.block_on(host.workflows.published(&world.acme, &first, "left")).unwrap();
+        assert_eq!(left.as_deref(), Some("0"));
+        command(&world, &host, &first, &go);
+        let head = host.until(&world, &run, Status::Completed);
+        assert_eq!(head.ending, Some(Ending::Completed { output: "7".to_owned() }));
+        assert_eq!(calls.load(Ordering::Relaxed), 2, "once to begin the child, once as it ended");
+        let by = "acme/ann".parse().unwrap();
+        let again = host.block_on(host.workflows.command(&world.acme, &first, &Command::Cancel, &by));
+        assert!(matches!(again, Err(WorkflowError::Refused(Refusal::Ended))), "{again:?}");
+        eventually("what the first knew is gone with it", || {
+            world.clock.pass(DAY_MS);
+            host.look(&world);
+            last().is_none() && host.block_on(host.workflows.head(&world.acme, &first)).is_err()
+        });
+    }
+}
+
+#[test]
+fn of_a_chain_of_children_those_between_the_first_and_the_newest_are_kept_no_longer_than_other_runs() {
+    let (world, calls) = (World::new(), Arc::new(AtomicUsize::new(0)));
+    let host = Host::start(&world, &long_chain(5, &calls));
+    let run = world.begin(&host);
+    let newest = sleeper(&world, &host);
+    host.until(&world, &run, Status::Waiting);
+    let first = host.block_on(host.workflows.show(&world.acme, &run)).unwrap().state.children().next().unwrap().clone();
+    let mut left = vec![run.clone(), first.clone(), newest.clone()];
+    left.sort();
+    world.clock.pass(31 * DAY_MS);
+    eventually("those between are gone", || {
+        host.look(&world);
+        let all = host.block_on(host.workflows.list(&world.acme, &Filter::default(), None, 100)).unwrap().heads;
+        let mut found: Vec<RunId> = all.into_iter().map(|head| head.run).collect();
+        found.sort();
+        found == left
+    });
+    command(&world, &host, &first, &Command::Signal { name: "go".to_owned(), payload: "7".to_owned(), key: None });
+    let head = host.until(&world, &run, Status::Completed);
+    assert_eq!(head.ending, Some(Ending::Completed { output: "7".to_owned() }));
+    // One of which only the first is left is over.
+    world.block_on(world.acme.delete(&Key::new(["run", "head", newest.as_str()]))).unwrap();
+    let by = "acme/ann".parse().unwrap();
+    let late = host.block_on(host.workflows.command(&world.acme, &first, &Command::Cancel, &by));
+    assert!(matches!(late, Err(WorkflowError::Refused(Refusal::Ended))), "{late:?}");
 }
 
 #[test]
@@ -240,8 +358,8 @@ fn a_run_that_is_paused_does_not_go_on_as_another_before_it_is_resumed_and_hands
                 };
             }
             let done = steps
-                .step(StepKind::Step, "work", async |key, _| {
-                    far.lock().unwrap().push(("work".to_owned(), key));
+                .step(StepKind::Step, "work", async |key, attempt| {
+                    far.lock().unwrap().push(("work".to_owned(), key, attempt));
                     gate.acquire().await.unwrap().forget();
                     Ok("1".to_owned())
                 })

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use futures::future::join;
 use jiff::Timestamp;
 use ringfence_automation::queue::message::{Head, HookTarget};
-use ringfence_automation::queue::{QueueSpec, Rules};
+use ringfence_automation::queue::{Letters, QueueSpec, Rules};
 use ringfence_automation::{Automation, AutomationError};
 use ringfence_capabilities::Trail;
 use ringfence_core::QueueName;
@@ -60,8 +60,9 @@ fn two_who_put_the_same_letters_back_at_once_put_each_back_once() {
     let (world, host) = (World::new(), runtime());
     host.block_on(async {
         let automation = with_dead(&world, COUNT, 1_000).await;
-        let (queue, none) = (work_queue(), Vec::<String>::new());
-        let both = join(automation.redrive(&world.acme, &queue, &none), automation.redrive(&world.acme, &queue, &none));
+        let queue = work_queue();
+        let redrive = || automation.redrive(&world.acme, &queue, Letters::All);
+        let both = join(redrive(), redrive());
         let (one, other) = both.await;
         assert_eq!(one.unwrap() + other.unwrap(), COUNT);
         assert_eq!(stored(&world).await, (1..=COUNT).collect());
@@ -80,7 +81,7 @@ fn what_is_put_back_while_its_queue_is_deleted_is_in_no_queue_that_is_made_again
     faults.hold_flushes();
     let redriving = host.spawn({
         let (automation, store) = (automation.clone(), world.acme.clone());
-        async move { automation.redrive(&store, &work_queue(), &[]).await }
+        async move { automation.redrive(&store, &work_queue(), Letters::All).await }
     });
     eventually("the first batch", || faults.held_count() > 0);
     let deleting = host.spawn({
@@ -104,10 +105,10 @@ fn what_a_full_queue_has_no_room_for_stays_dead() {
     let (world, host) = (World::new(), runtime());
     host.block_on(async {
         let automation = with_dead(&world, 5, 3).await;
-        assert_eq!(automation.redrive(&world.acme, &work_queue(), &[]).await.unwrap(), 3);
+        assert_eq!(automation.redrive(&world.acme, &work_queue(), Letters::All).await.unwrap(), 3);
         assert_eq!(dead(&world).await, BTreeSet::from([1, 2]));
-        for ids in [vec![], vec!["work/1".to_owned()]] {
-            let full = automation.redrive(&world.acme, &work_queue(), &ids).await;
+        for letters in [Letters::All, Letters::Named(&["work/1".to_owned()]), Letters::Containing("hay")] {
+            let full = automation.redrive(&world.acme, &work_queue(), letters).await;
             assert!(matches!(full, Err(AutomationError::QueueFull { .. })), "{full:?}");
         }
         assert_eq!((dead(&world).await.len(), stored(&world).await.len()), (2, 3));
@@ -132,11 +133,28 @@ fn letters_are_found_page_by_page_and_thrown_away_one_by_one_or_all_also_when_th
         assert_eq!(found, ["work/10", "work/8", "work/6", "work/4", "work/2"]);
         world.acme.set_held_bytes_max(world.acme.held().unwrap().bytes);
         let named = ["work/4", "work/4", "work/999", "other/2", "work/"].map(str::to_owned);
-        assert_eq!(automation.discard(&world.acme, &queue, &named).await.unwrap(), 1);
+        assert_eq!(automation.discard(&world.acme, &queue, Letters::Named(&named)).await.unwrap(), 1);
         assert!(!dead(&world).await.contains(&4));
-        assert_eq!(automation.redrive(&world.acme, &queue, &["work/8".to_owned()]).await.unwrap(), 1);
-        assert_eq!(automation.discard(&world.acme, &queue, &[]).await.unwrap(), 9);
+        assert_eq!(automation.redrive(&world.acme, &queue, Letters::Named(&["work/8".to_owned()])).await.unwrap(), 1);
+        assert_eq!(automation.discard(&world.acme, &queue, Letters::All).await.unwrap(), 9);
         assert_eq!((dead(&world).await, stored(&world).await), (BTreeSet::new(), BTreeSet::from([8])));
+    });
+}
+
+#[test]
+fn letters_that_contain_a_text_are_put_back_or_thrown_away_over_all_pages_and_no_others() {
+    const COUNT: u64 = 300;
+    let (world, host) = (World::new(), runtime());
+    host.block_on(async {
+        let automation = with_dead(&world, COUNT, 1_000).await;
+        let queue = work_queue();
+        assert_eq!(automation.redrive(&world.acme, &queue, Letters::Containing("nothing")).await.unwrap(), 0);
+        assert_eq!(automation.redrive(&world.acme, &queue, Letters::Containing("needle")).await.unwrap(), COUNT / 2);
+        let (even, odd): (BTreeSet<u64>, BTreeSet<u64>) = (1..=COUNT).partition(|seq| seq % 2 == 0);
+        assert_eq!((stored(&world).await, dead(&world).await), (even, odd));
+        bury(&world, "work", &head(COUNT + 1), "a needle").await;
+        assert_eq!(automation.discard(&world.acme, &queue, Letters::Containing("hay")).await.unwrap(), COUNT / 2);
+        assert_eq!(dead(&world).await, BTreeSet::from([COUNT + 1]));
     });
 }
 
@@ -157,11 +175,11 @@ fn notifications_lie_in_a_queue_like_others_that_is_the_hosts() {
         }
         let (letters, _) = automation.dead_letters(&world.acme, &name, Some("slow"), None, 10).await.unwrap();
         assert_eq!(letters.iter().map(|letter| letter.id.as_str()).collect::<Vec<_>>(), ["_hooks/2"]);
-        assert_eq!(automation.redrive(&world.acme, &name, &["_hooks/2".to_owned()]).await.unwrap(), 1);
+        assert_eq!(automation.redrive(&world.acme, &name, Letters::Named(&["_hooks/2".to_owned()])).await.unwrap(), 1);
         let states = automation.queues(&world.acme).await.unwrap();
         let states: Vec<_> = states.iter().map(|state| (state.record.name.as_str(), state.depth_count)).collect();
         assert_eq!(states, [("_hooks", 1)]);
-        assert_eq!(automation.discard(&world.acme, &name, &[]).await.unwrap(), 1);
+        assert_eq!(automation.discard(&world.acme, &name, Letters::All).await.unwrap(), 1);
         automation.delete_queue(&world.acme, &name).await.unwrap();
         assert!(automation.queues(&world.acme).await.unwrap().is_empty());
     });

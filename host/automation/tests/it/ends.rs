@@ -1,7 +1,7 @@
 //! Ends: of the host in order and by a kill, of runs that are stuck, and of what is kept of runs.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ringfence_automation::workflow::event::Ending;
@@ -10,41 +10,7 @@ use ringfence_core::RunId;
 use ringfence_core::workflow::{StepKind, Stop};
 use tokio::sync::Semaphore;
 
-use crate::world::{Code, Host, Steps, World, eventually, stopped};
-
-const DAY_MS: i64 = 86_400_000;
-
-/// What reached the far end: the step, its key and the attempt.
-type Far = Arc<Mutex<Vec<(String, String, u32)>>>;
-
-fn told(far: &Far) -> Vec<(String, String, u32)> {
-    far.lock().unwrap().clone()
-}
-
-/// Three steps, each of which waits for a place in `gate` after it was told to the far end.
-fn three_steps(far: &Far, gate: &Arc<Semaphore>) -> Code {
-    let (far, gate) = (Arc::clone(far), Arc::clone(gate));
-    Arc::new(move |call| {
-        let (far, gate) = (Arc::clone(&far), Arc::clone(&gate));
-        Box::pin(async move {
-            let steps = Steps(call.history);
-            for number in 0..3 {
-                let name = format!("step-{number}");
-                let done = steps
-                    .step(StepKind::Step, &name, async |key, attempt| {
-                        far.lock().unwrap().push((name.clone(), key, attempt));
-                        gate.acquire().await.unwrap().forget();
-                        Ok("1".to_owned())
-                    })
-                    .await;
-                if let Err(stop) = done {
-                    return stopped(&stop);
-                }
-            }
-            Ok(Ok("3".to_owned()))
-        })
-    })
-}
+use crate::world::{Code, DAY_MS, Far, Host, Steps, World, eventually, names, stopped, three_steps, told};
 
 #[test]
 fn at_the_end_of_the_host_the_step_in_flight_is_waited_for_and_no_other_begins() {
@@ -70,8 +36,7 @@ fn at_the_end_of_the_host_the_step_in_flight_is_waited_for_and_no_other_begins()
     gate.add_permits(10);
     let host = Host::start(&world, &code);
     host.until(&world, &run, Status::Completed);
-    let names: Vec<String> = told(&far).into_iter().map(|(name, ..)| name).collect();
-    assert_eq!(names, ["step-0", "step-1", "step-2"], "each once");
+    assert_eq!(names(&far), ["step-0", "step-1", "step-2", "end"], "each once");
 }
 
 #[test]
@@ -88,7 +53,7 @@ fn a_step_that_outlasts_the_drain_is_left_alone_and_done_again_under_its_key() {
     host.until(&world, &run, Status::Completed);
     let (first, again) = (told(&far)[0].clone(), told(&far)[1].clone());
     assert_eq!((first.0, first.1), (again.0, again.1), "the same step under the same key");
-    assert_eq!(told(&far).len(), 4);
+    assert_eq!(names(&far), ["step-0", "step-0", "step-1", "step-2", "end"]);
 }
 
 #[test]
@@ -190,6 +155,48 @@ fn a_stuck_run_that_is_cancelled_takes_back_what_it_can_and_ends() {
 }
 
 #[test]
+fn a_run_that_sleeps_for_a_year_is_not_run_meanwhile_whatever_ends_and_goes_on_once_when_it_is_over() {
+    let (world, far, calls) = (World::new(), Far::default(), Arc::new(AtomicUsize::new(0)));
+    let (told_to, counted) = (Arc::clone(&far), Arc::clone(&calls));
+    let code: Code = Arc::new(move |call| {
+        let far = Arc::clone(&told_to);
+        counted.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            let steps = Steps(call.history);
+            for name in ["charge", "ship"] {
+                let done = steps
+                    .step(StepKind::Step, name, async |key, attempt| {
+                        far.lock().unwrap().push((name.to_owned(), key, attempt));
+                        Ok("1".to_owned())
+                    })
+                    .await;
+                if let Err(stop) = done {
+                    return stopped(&stop);
+                }
+                if name == "charge"
+                    && let Err(stop) = steps.sleep(365 * DAY_MS.unsigned_abs()).await
+                {
+                    return stopped(&stop);
+                }
+            }
+            Ok(Ok("1".to_owned()))
+        })
+    });
+    let host = Host::start(&world, &code);
+    let run = world.begin(&host);
+    host.until(&world, &run, Status::Waiting);
+    host.kill();
+    world.clock.pass(364 * DAY_MS);
+    let host = Host::start(&world, &code);
+    host.look(&world);
+    assert_eq!((calls.load(Ordering::Relaxed), names(&far)), (1, vec!["charge".to_owned()]));
+    world.clock.pass(2 * DAY_MS);
+    host.workflows.go_on(&world.acme);
+    host.until(&world, &run, Status::Completed);
+    assert_eq!(names(&far), ["charge", "ship"]);
+}
+
+#[test]
 fn an_ended_run_is_kept_for_thirty_days_from_its_last_end_and_then_gone() {
     let world = World::new();
     let code: Code = Arc::new(|call| {
@@ -225,6 +232,6 @@ fn an_ended_run_is_kept_for_thirty_days_from_its_last_end_and_then_gone() {
     world.clock.pass(10 * DAY_MS);
     host.workflows.go_on(&world.acme);
     eventually("the other is gone", || matches!(kept(&run), Err(WorkflowError::UnknownRun)));
-    let (found, _) = host.block_on(host.workflows.list(&world.acme, &Filter::default(), None, 10)).unwrap();
+    let found = host.block_on(host.workflows.list(&world.acme, &Filter::default(), None, 10)).unwrap().heads;
     assert!(found.is_empty(), "{found:?}");
 }

@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ringfence_automation::workflow::event::{Ending, Entry, Event, Started, Told};
-use ringfence_automation::workflow::journal::{Loaded, Mark, begin_ops, family_key, ready_prefix, unsworn_key};
+use ringfence_automation::workflow::journal::{
+    Loaded, Mark, begin_ops, due_prefix, family_key, ready_key, ready_prefix, unsworn_key,
+};
 use ringfence_automation::workflow::limits::{BRANCHES_COUNT_MAX, FAMILY_COUNT_MAX, HISTORY_EVENTS_COUNT_MAX};
 use ringfence_automation::workflow::state::State;
-use ringfence_automation::workflow::{Begin, Command, Filter, Head, NotRun, Status, WorkflowError};
-use ringfence_core::RunId;
+use ringfence_automation::workflow::{Begin, Command, Filter, Head, Listed, NotRun, Status, WorkflowError};
 use ringfence_core::workflow::{Answer, Ask, Place, StepFailure, StepKind, Stop};
-use ringfence_store::{Key, Op, PageToken, Side, StoreError, TenantState};
+use ringfence_core::{Clock as _, RunId};
+use ringfence_store::{Key, Op, PageToken, Segment, Side, StoreError, TenantState};
 
 use crate::world::{Code, Host, Steps, World, acme, eventually, stopped};
 
@@ -159,6 +161,7 @@ pub fn started() -> Started {
         parent: None,
         depth: 0,
         root: None,
+        first: None,
         attributes: BTreeMap::new(),
         dice: String::new(),
         signal_keys: Vec::new(),
@@ -239,7 +242,7 @@ fn a_fork_too_wide_and_children_without_end_end_the_run_and_take_the_children_wi
     let head = host.until(&world, &world.begin(&host), Status::Failed);
     let Some(Ending::Failed { message, .. }) = &head.ending else { panic!("{head:?}") };
     assert!(message.contains("depth of children"), "{message}");
-    let all = host.block_on(host.workflows.list(&world.acme, &Default::default(), None, 100)).unwrap().0;
+    let all = host.block_on(host.workflows.list(&world.acme, &Default::default(), None, 100)).unwrap().heads;
     assert_eq!(all.len(), 1 + 9, "the one too wide, and one at each depth");
     assert!(all.iter().all(|head| head.status == Status::Failed), "{all:?}");
 }
@@ -276,11 +279,93 @@ fn a_search_that_finds_nothing_looks_at_a_thousand_runs_and_says_where_it_goes_o
         let list = |before: Option<&PageToken>| {
             host.block_on(host.workflows.list(&world.acme, &filter, before, limit)).unwrap()
         };
-        let (found, token) = list(None);
+        let Listed { heads: found, next: token, .. } = list(None);
         assert!(found.is_empty() && token.is_some(), "limit {limit}: {found:?}");
-        let (found, _) = list(token.as_ref());
+        let found = list(token.as_ref()).heads;
         assert_eq!(found.first().map(|head| &head.run), first.as_ref(), "limit {limit}");
     }
+}
+
+#[test]
+fn a_run_whose_history_is_not_whole_is_never_done_again_and_can_be_ended() {
+    let (world, calls) = (World::new(), Arc::default());
+    let host = Host::start(&world, &napper(&calls, 0));
+    let run = world.begin(&host);
+    host.until(&world, &run, Status::Waiting);
+    host.kill();
+    let log = Key::new(["run", "log", run.as_str()]);
+    world.block_on(world.acme.delete(&log.number(0))).unwrap();
+    let ran_count = calls.load(Ordering::Relaxed);
+
+    let host = Host::start(&world, &napper(&calls, 0));
+    world.clock.pass(61_000);
+    host.workflows.go_on(&world.acme);
+    let now_ms = u64::try_from(world.clock.now().as_millisecond()).unwrap();
+    eventually("it is put off", || {
+        let (marks, _) = world.block_on(world.acme.scan_names(&due_prefix(), None, 100)).unwrap();
+        let is_later = |mark: &Key| matches!(mark.segments(), [_, Segment::Number(due_ms), _] if *due_ms > now_ms);
+        marks.iter().any(|mark| mark.last_name() == Some(run.as_str()) && is_later(mark))
+    });
+    assert_eq!(calls.load(Ordering::Relaxed), ran_count, "nothing of it is done again");
+    // Others of the tenant go on.
+    let other = world.begin(&host);
+    host.until(&world, &other, Status::Waiting);
+
+    let (terminate, by) = (Command::Terminate { reason: "lost".to_owned() }, "acme/ann".parse().unwrap());
+    let ended = host.block_on(host.workflows.command(&world.acme, &run, &terminate, &by)).unwrap();
+    assert_eq!(ended.status, Status::Terminated);
+    let again = host.block_on(host.workflows.command(&world.acme, &run, &terminate, &by));
+    assert!(matches!(again, Err(WorkflowError::Refused(_))), "{again:?}");
+    let listed = host.block_on(host.workflows.list(&world.acme, &Filter::default(), None, 100)).unwrap();
+    assert_eq!((listed.heads.len(), listed.damaged.len()), (2, 0));
+
+    // The time that it was put off to comes, and nothing more is done for it but to take it away.
+    world.clock.pass(601_000);
+    host.look(&world);
+    eventually("what wakes it wakes nothing", || {
+        let ready = world.block_on(world.acme.get(&ready_key(&run))).unwrap();
+        let (marks, _) = world.block_on(world.acme.scan_names(&due_prefix(), None, 100)).unwrap();
+        let its_count = marks.iter().filter(|mark| mark.last_name() == Some(run.as_str())).count();
+        ready.is_none() && its_count == 1
+    });
+}
+
+#[test]
+fn a_run_of_which_the_head_is_lost_is_not_begun_again_under_its_key() {
+    let (world, calls) = (World::new(), Arc::default());
+    let host = Host::start(&world, &napper(&calls, 0));
+    let keyed = || Begin { key: Some("order 17".to_owned()), ..world.test() };
+    let run = host.block_on(host.workflows.begin(&world.acme, keyed())).unwrap().0.run;
+    host.until(&world, &run, Status::Waiting);
+    let ran_count = calls.load(Ordering::Relaxed);
+    world.block_on(world.acme.delete(&Key::new(["run", "head", run.as_str()]))).unwrap();
+    let again = host.block_on(host.workflows.begin(&world.acme, keyed()));
+    assert!(matches!(&again, Err(error) if error.is_damage()), "{again:?}");
+    assert_eq!(calls.load(Ordering::Relaxed), ran_count);
+    assert!(host.block_on(host.workflows.take_away(&world.acme, &run)).unwrap());
+    assert!(host.block_on(host.workflows.begin(&world.acme, keyed())).unwrap().1, "nothing is left of it");
+}
+
+#[test]
+fn a_run_of_which_nobody_knows_what_it_was_is_listed_as_damaged_and_can_be_taken_away() {
+    let (world, calls) = (World::new(), Arc::default());
+    let host = Host::start(&world, &napper(&calls, 0));
+    let (lost, other) = (world.begin(&host), world.begin(&host));
+    for run in [&lost, &other] {
+        host.until(&world, run, Status::Waiting);
+    }
+    let head = Key::new(["run", "head", lost.as_str()]);
+    world.block_on(world.acme.put(&head, b"{}".to_vec())).unwrap();
+    let listed = || host.block_on(host.workflows.list(&world.acme, &Filter::default(), None, 100)).unwrap();
+    let found = listed();
+    assert_eq!(found.heads.iter().map(|head| &head.run).collect::<Vec<_>>(), [&other]);
+    assert_eq!(found.damaged, std::slice::from_ref(&lost));
+    assert!(!host.block_on(host.workflows.take_away(&world.acme, &other)).unwrap(), "what opens is left alone");
+    assert!(host.block_on(host.workflows.take_away(&world.acme, &lost)).unwrap());
+    let found = listed();
+    assert_eq!((found.heads.len(), found.damaged.len()), (1, 0));
+    let log = Key::new(["run", "log", lost.as_str()]);
+    assert!(world.block_on(world.acme.scan_names(&log, None, 10)).unwrap().0.is_empty());
 }
 
 /// Begins so many children of itself, one after another, and then sleeps; a child begins `below`.
@@ -317,7 +402,7 @@ fn at_rest(world: &World, host: &Host) -> Vec<Head> {
     eventually("nothing to do", || {
         world.block_on(world.acme.scan(&ready_prefix(), None, 1)).unwrap().records.is_empty()
     });
-    host.block_on(host.workflows.list(&world.acme, &Default::default(), None, 1_000)).unwrap().0
+    host.block_on(host.workflows.list(&world.acme, &Default::default(), None, 1_000)).unwrap().heads
 }
 
 #[test]

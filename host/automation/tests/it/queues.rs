@@ -21,7 +21,7 @@ use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, Guest
 use ringfence_identity::{Identity, IdentityConfig, NoProviders};
 use ringfence_policy::Policy;
 use ringfence_registry::Registry;
-use ringfence_store::{Faults, Key, Op, Side, StoreError};
+use ringfence_store::{Fault, Faults, Key, Op, Side, StoreError};
 use serde_json::json;
 use tokio::runtime::Handle;
 
@@ -506,6 +506,33 @@ fn a_queue_whose_disk_hangs_lets_senders_wait_or_refuses_them_and_keeps_all_that
     host.block_on(again.start()).unwrap();
     assert_eq!(host.block_on(stored(&world)), taken);
     assert_eq!(host.block_on(depth(&world, &again)), taken.len() as u64);
+}
+
+#[test]
+fn a_message_of_which_nobody_knows_whether_it_was_taken_is_handed_over_without_a_restart_if_it_was() {
+    for (fault, stored_count) in [(Fault::InDoubt, 1), (Fault::Lost, 0)] {
+        let faults = Faults::default();
+        let (world, host) = (World::with_faults(faults.clone()), runtime());
+        let automation = host.block_on(automation(&world));
+        let marked_at = || world.block_on(world.acme.get(&marks())).unwrap().unwrap().revision;
+        let by = "acme/ann".parse().unwrap();
+        host.block_on(async {
+            automation.start().await.unwrap();
+            automation.set_queue(&acme(), &world.acme, "work", paused(), &by).await.unwrap();
+            // The batch, and then the one that would find out what became of it.
+            faults.plan([Some(fault), Some(Fault::Lost)]);
+            let refused = automation.send(&world.acme, "acme/ann", letter(None)).await;
+            assert!(matches!(refused, Err(AutomationError::Store(StoreError::Unavailable { .. }))), "{refused:?}");
+            assert_eq!((stored(&world).await.len(), depth(&world, &automation).await), (stored_count, 1), "{fault:?}");
+        });
+        let before = marked_at();
+        let running = QueueSpec { paused: false, ..paused() };
+        host.block_on(automation.set_queue(&acme(), &world.acme, "work", running, &by)).unwrap();
+        eventually("it is handed over, or found not to be there", || marked_at() > before);
+        // Nothing is deployed: what is there waits for that.
+        eventually("its place in the order", || host.block_on(depth(&world, &automation)) == stored_count as u64);
+        assert_eq!(host.block_on(stored(&world)).len(), stored_count, "{fault:?}");
+    }
 }
 
 #[test]

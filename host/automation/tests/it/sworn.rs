@@ -10,12 +10,12 @@ use ringfence_automation::workflow::event::{Ending, Event};
 use ringfence_automation::workflow::journal::{Loaded, Mark, begin_ops, ready_key, unsworn_prefix};
 use ringfence_automation::workflow::limits::TRANSITIONS_COUNT_MAX;
 use ringfence_automation::workflow::{Command, Status};
-use ringfence_core::workflow::{Answer, Ask, Place, StepKind, Stop};
+use ringfence_core::workflow::{Place, StepKind};
 use ringfence_core::{Clock as _, RunId};
 use ringfence_store::Op;
 
 use crate::faults::started;
-use crate::world::{Code, Host, Steps, World, eventually, stopped};
+use crate::world::{Code, Host, Steps, World, eventually, parent, stopped};
 
 /// What the tenant's log says of a run, by the numbers of its events, and how many transitions that are.
 fn sworn(world: &World, host: &Host, run: &RunId) -> (BTreeMap<u64, String>, usize) {
@@ -130,29 +130,9 @@ fn what_a_kill_cut_off_before_it_was_sworn_to_is_on_the_log_after_the_next_start
 #[test]
 fn a_child_that_is_cancelled_with_its_parent_says_so_on_the_log_and_a_stopped_parent_too() {
     let world = World::new();
-    // Begins a child and waits for it; the child sleeps, and ends when it is cancelled.
-    let code: Code = Arc::new(|call| {
-        Box::pin(async move {
-            let steps = Steps(call.history);
-            let child = Ask::Child { workflow: "test".to_owned(), input: "1".to_owned() };
-            let asked = match call.input.as_str() {
-                "null" => match steps.ask(child).await {
-                    Ok(Answer::Name(run)) => steps.ask(Ask::ChildEnd { run }).await.map(drop),
-                    Ok(other) => panic!("{other:?}"),
-                    Err(stop) => Err(stop),
-                },
-                _ => steps.sleep(1_000_000_000).await,
-            };
-            match asked {
-                Ok(()) => Ok(Ok("1".to_owned())),
-                Err(Stop::Cancelled) => Ok(Err("cancelled".to_owned())),
-                Err(stop) => stopped(&stop),
-            }
-        })
-    });
-    let host = Host::start(&world, &code);
-    let parent = world.begin(&host);
-    let children = || host.block_on(host.workflows.show(&world.acme, &parent)).unwrap();
+    let host = Host::start(&world, &parent(false));
+    let run = world.begin(&host);
+    let children = || host.block_on(host.workflows.show(&world.acme, &run)).unwrap();
     let mut child = None;
     eventually("the child", || {
         child = children().state.children().next().cloned();
@@ -161,12 +141,12 @@ fn a_child_that_is_cancelled_with_its_parent_says_so_on_the_log_and_a_stopped_pa
     let child = child.unwrap();
     host.until(&world, &child, Status::Waiting);
     let (by, reason) = ("acme/ann".parse().unwrap(), "enough".to_owned());
-    host.block_on(host.workflows.command(&world.acme, &parent, &Command::Terminate { reason }, &by)).unwrap();
+    host.block_on(host.workflows.command(&world.acme, &run, &Command::Terminate { reason }, &by)).unwrap();
     host.until(&world, &child, Status::Cancelled);
     until_sworn(&world, &host, &child);
-    until_sworn(&world, &host, &parent);
-    let words = |run: &RunId| sworn(&world, &host, run).0.into_values().collect::<Vec<_>>();
+    until_sworn(&world, &host, &run);
+    let words = |of: &RunId| sworn(&world, &host, of).0.into_values().collect::<Vec<_>>();
     assert!(words(&child).contains(&"cancel-asked".to_owned()), "{:?}", words(&child));
-    assert_eq!(words(&parent).last().map(String::as_str), Some("ended"));
-    assert!(words(&parent).contains(&format!("child-begun {} test", Place::new(vec![0]))), "{:?}", words(&parent));
+    assert_eq!(words(&run).last().map(String::as_str), Some("ended"));
+    assert!(words(&run).contains(&format!("child-begun {} test", Place::new(vec![0]))), "{:?}", words(&run));
 }

@@ -1,8 +1,8 @@
 //! Surroundings: a store in memory, a clock that a test moves, hosts that can be killed, and workflow code written in Rust.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -17,7 +17,10 @@ use ringfence_keys::{RootKey, RootKeyUri};
 use ringfence_store::{Faults, Store, TenantStore, Tenants};
 use sha2::{Digest, Sha256};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
 
+/// A day, milliseconds.
+pub const DAY_MS: i64 = 24 * 3_600 * 1_000;
 /// Longest wait for what happens beside a test.
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -267,4 +270,67 @@ impl Steps {
 /// What code that was stopped gives back: nobody reads it.
 pub fn stopped(stop: &Stop) -> Ran {
     Ok(Err(format!("{stop:?}")))
+}
+
+/// What reached the far end: the step, its key and the attempt.
+pub type Far = Arc<Mutex<Vec<(String, String, u32)>>>;
+
+pub fn told(far: &Far) -> Vec<(String, String, u32)> {
+    far.lock().unwrap().clone()
+}
+
+pub fn names(far: &Far) -> Vec<String> {
+    told(far).into_iter().map(|(name, ..)| name).collect()
+}
+
+/// Three steps, each of which waits for a place in `gate` after it was told to the far end, and one more wait behind them.
+pub fn three_steps(far: &Far, gate: &Arc<Semaphore>) -> Code {
+    let (far, gate) = (Arc::clone(far), Arc::clone(gate));
+    Arc::new(move |call| {
+        let (far, gate) = (Arc::clone(&far), Arc::clone(&gate));
+        Box::pin(async move {
+            let steps = Steps(call.history);
+            for number in 0..3 {
+                let name = format!("step-{number}");
+                let done = steps
+                    .step(StepKind::Step, &name, async |key, attempt| {
+                        far.lock().unwrap().push((name.clone(), key, attempt));
+                        gate.acquire().await.unwrap().forget();
+                        Ok("1".to_owned())
+                    })
+                    .await;
+                if let Err(stop) = done {
+                    return stopped(&stop);
+                }
+            }
+            far.lock().unwrap().push(("end".to_owned(), String::new(), 0));
+            gate.acquire().await.unwrap().forget();
+            Ok(Ok("3".to_owned()))
+        })
+    })
+}
+
+/// Begins a child and waits for it. A child sleeps until it is cancelled, or first goes on as another, and that as one that does.
+pub fn parent(goes_on: bool) -> Code {
+    Arc::new(move |call| {
+        Box::pin(async move {
+            let steps = Steps(call.history);
+            let child = Ask::Child { workflow: "test".to_owned(), input: "1".to_owned() };
+            let asked = match call.input.as_str() {
+                "null" => match steps.ask(child).await {
+                    Ok(Answer::Name(run)) => steps.ask(Ask::ChildEnd { run }).await.map(drop),
+                    Ok(other) => panic!("{other:?}"),
+                    Err(stop) => Err(stop),
+                },
+                "1" if goes_on => steps.ask(Ask::Continue { input: "2".to_owned() }).await.map(drop),
+                "2" => steps.ask(Ask::Continue { input: "3".to_owned() }).await.map(drop),
+                _ => steps.sleep(100 * DAY_MS.unsigned_abs()).await,
+            };
+            match asked {
+                Ok(()) => Ok(Ok("1".to_owned())),
+                Err(Stop::Cancelled) => Ok(Err("cancelled".to_owned())),
+                Err(stop) => stopped(&stop),
+            }
+        })
+    })
 }

@@ -19,6 +19,7 @@ use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error as HttpError, WasiBody};
 
 use super::connect::Driver;
+use crate::guarded::Guarded;
 
 /// LIMIT: wait for the first piece of a body that a method hardly ever has. Generous, because sending such a request in
 /// chunks is what servers refuse, and ending it late is what the guest pays for.
@@ -38,9 +39,11 @@ pub(crate) struct AnswerLimits {
 }
 
 /// A request's body on its way out, counted.
-pub(crate) fn counted(body: WasiBody, meter: Arc<Meter>) -> WasiBody {
+pub(crate) fn counted(body: WasiBody, meter: Arc<Meter>, guarded: Guarded) -> WasiBody {
     let count = move |frame: Frame<Bytes>| {
-        meter.egress_out(frame.data_ref().map_or(0, Bytes::len) as u64);
+        let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+        meter.egress_out(bytes);
+        guarded.sent(bytes);
         frame
     };
     body.map_frame(count).boxed_unsync()

@@ -302,7 +302,8 @@ impl Outbound {
         told: (&Notebook, &Guarded),
         meter: Arc<Meter>,
     ) -> Result<http::Response<WasiBody>, HttpError> {
-        let request = request.map(|body| counted(body, Arc::clone(&meter)));
+        let request = request.map(|body| counted(body, Arc::clone(&meter), told.1.clone()));
+        let head = head_bytes(&request);
         let options = options.unwrap_or_default();
         let limit = |asked: Option<Duration>, ms: u64| {
             asked.map_or(Duration::from_millis(ms), |asked| asked.min(Duration::from_millis(ms)))
@@ -315,6 +316,7 @@ impl Outbound {
         let exchange = async {
             let addresses = self.addresses(origin, connect_limit, told).await?;
             let stream = connect::dial(&addresses, connect_limit).await?;
+            told.1.sent(head);
             if origin.is_secure() {
                 let tls = match certificate {
                     None => TlsConnector::from(Arc::clone(&self.tls)),
@@ -378,6 +380,13 @@ impl Outbound {
         }
         address::prohibited(address.ip())
     }
+}
+
+/// Bytes that a request says in its address and its headers, for they leave the host too.
+fn head_bytes(request: &http::Request<WasiBody>) -> u64 {
+    let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let address = request.uri().path_and_query().map_or(0, |address| address.as_str().len());
+    (headers + address) as u64
 }
 
 /// A task that ends when nobody waits for it any more.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
+use ringfence_core::volume::VOLUME_BYTES_MIN;
 use ringfence_core::{Budget, Capability, HostAct, InvocationId, Quota};
 use ringfence_engine::Meter;
 use rustls::pki_types::pem::PemObject;
@@ -173,6 +174,26 @@ async fn a_body_of_unknown_length_that_begins_goes_out_in_chunks_from_its_first_
     }
     let counted = setup.rig.ledger.usage().unwrap().day.egress_bytes;
     assert!(counted >= 10, "what was looked at is counted too: {counted}");
+}
+
+#[tokio::test]
+async fn what_leaves_the_host_is_counted_for_its_plugin_in_bodies_and_in_addresses() {
+    let (address, _asked) = server(OK).await;
+    let origin = format!("http://{address}");
+    let mut setup = setup(&[&origin], allowing(address), Budget::DEFAULT).await;
+    setup.rig.guarded().sent(VOLUME_BYTES_MIN - 1_000);
+    let (writer, body) = written();
+    let writing = tokio::spawn(async move {
+        writer.send(Ok(Bytes::from(vec![b'x'; 900]))).await.unwrap();
+        writer
+    });
+    assert_eq!(send(&mut setup.gate, http::Method::POST, &origin, body).await.unwrap(), 200);
+    drop(writing.await.unwrap());
+    assert!(setup.rig.standing.take_volumes().is_empty());
+    get(&mut setup.gate, &format!("{origin}/?{}", "x".repeat(200))).await.unwrap();
+    let found = setup.rig.standing.take_volumes();
+    assert_eq!((found.len(), found[0].plugin.as_str()), (1, "visits"));
+    assert!((VOLUME_BYTES_MIN + 100..VOLUME_BYTES_MIN + 300).contains(&found[0].bytes), "{found:?}");
 }
 
 #[tokio::test]

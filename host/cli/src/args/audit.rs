@@ -59,7 +59,7 @@ pub enum AuditCommand {
 /// `audit list`.
 #[derive(Debug, Clone, Args)]
 pub struct AuditListArgs {
-    /// First entry
+    /// First entry; the oldest come first
     #[arg(long, value_name = "SEQ", default_value_t = 0)]
     pub from: u64,
     /// Most entries
@@ -88,6 +88,9 @@ pub struct AuditVerifyArgs {
     /// What stands for the deleted part, from beside the export
     #[arg(long, value_name = "FILE", requires = "file")]
     pub beginning: Option<PathBuf>,
+    /// An older signed head that you kept, which the log must go on from
+    #[arg(long, value_name = "FILE", conflicts_with = "operator")]
+    pub previous: Option<PathBuf>,
     /// A post-quantum key that must have signed the head too: the vkey, or a file with it
     #[arg(long, value_name = "KEY", conflicts_with = "archive")]
     pub cosigner: Option<String>,

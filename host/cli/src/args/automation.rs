@@ -79,7 +79,7 @@ pub struct QueueNameArgs {
 pub struct NameFileArgs {
     /// Its name
     pub name: ResourceName,
-    /// The declaration as JSON; `-` for standard input
+    /// JSON as in docs/reference/extension-points.md; `-` for standard input
     pub file: PathBuf,
 }
 
@@ -178,6 +178,9 @@ pub struct RedriveArgs {
     pub name: QueueName,
     /// Which messages; all when none is named
     pub ids: Vec<String>,
+    /// Those that contain this text
+    #[arg(long, conflicts_with = "ids")]
+    pub text: Option<String>,
 }
 
 /// `queue discard`.
@@ -187,8 +190,11 @@ pub struct DiscardArgs {
     pub name: QueueName,
     /// Which messages
     pub ids: Vec<String>,
-    /// All of them
+    /// Those that contain this text
     #[arg(long, conflicts_with = "ids")]
+    pub text: Option<String>,
+    /// All of them
+    #[arg(long, conflicts_with_all = ["ids", "text"])]
     pub all: bool,
 }
 

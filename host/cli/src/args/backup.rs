@@ -20,6 +20,10 @@ pub enum BackupCommand {
     Delete(BackupArgs),
     /// Take the key that opens the tenant's backups
     RecoveryKey(RecoveryKeyArgs),
+    /// Find what does not open any more
+    Damage,
+    /// Remove a record that does not open
+    RemoveDamaged(DamageArgs),
 }
 
 /// `backup create`.
@@ -35,6 +39,13 @@ pub struct BackupCreateArgs {
 pub struct BackupArgs {
     /// The backup
     pub backup: BackupId,
+}
+
+/// `backup remove-damaged`.
+#[derive(Debug, Clone, Args)]
+pub struct DamageArgs {
+    /// Where it lies, as `backup damage` has it
+    pub place: String,
 }
 
 /// `backup verify`.

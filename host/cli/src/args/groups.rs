@@ -31,6 +31,7 @@ const GROUPS: &[(&str, &[&str])] = &[
             "token",
             "person",
             "provider",
+            "session",
             "device",
             "trust",
             "access",
@@ -42,7 +43,7 @@ const GROUPS: &[(&str, &[&str])] = &[
         ],
     ),
     ("Operate", &["serve", "doctor", "store", "backup", "restore"]),
-    ("Self", &["login", "whoami", "use", "completions", "version"]),
+    ("Self", &["login", "whoami", "factor", "use", "completions", "version"]),
 ];
 
 /// Examples of each leaf, by its words.
@@ -82,6 +83,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("backup drill", "ringfence backup drill b_u5ikx6nyz2ehd2sylqkcbxm7sa"),
     ("backup delete", "ringfence backup delete b_u5ikx6nyz2ehd2sylqkcbxm7sa"),
     ("backup recovery-key", "ringfence backup recovery-key --out acme.key"),
+    ("backup damage", "ringfence backup damage"),
+    ("backup remove-damaged", "ringfence backup remove-damaged 9f86d081884c7d65"),
     (
         "restore",
         "ringfence restore b_u5ikx6nyz2ehd2sylqkcbxm7sa --replace\nringfence restore b_u5ikx6nyz2ehd2sylqkcbxm7sa --into acme-2",
@@ -186,6 +189,13 @@ const EXAMPLES: &[(&str, &str)] = &[
     ),
     ("provider list", "ringfence provider list"),
     ("provider remove", "ringfence provider remove corp"),
+    ("session list", "ringfence session list\nringfence session list --own"),
+    ("session end", "ringfence session end s_u5ikx6nyz2ehd2sylqkcbxm7sa"),
+    ("factor show", "ringfence factor show"),
+    ("factor codes", "ringfence factor codes"),
+    ("factor confirm", "ringfence factor confirm"),
+    ("factor remove-codes", "ringfence factor remove-codes"),
+    ("factor password", "ringfence factor password"),
     ("device list", "ringfence device list\nringfence device list --own"),
     ("device show", "ringfence device show ann laptop"),
     ("device revoke", "ringfence device revoke ann laptop"),
@@ -222,7 +232,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("access review close", "ringfence access review close rv_u5ikx6nyz2ehd2sylqkcbxm7sa"),
     ("access review export", "ringfence access review export rv_u5ikx6nyz2ehd2sylqkcbxm7sa \\\n    --out autumn.json"),
     ("quota show", "ringfence quota show acme"),
-    ("quota set", "ringfence quota set acme --plan free\nringfence quota set acme --cpu-permille 500 --plugins 20"),
+    ("quota set", "ringfence quota set acme --plan standard\nringfence quota set acme --cpu-permille 500 --plugins 20"),
     ("policy show", "ringfence policy show"),
     ("policy versions", "ringfence policy versions"),
     ("policy test", "ringfence policy test acme.cedar"),
@@ -237,6 +247,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ),
     ("policy ceiling", "ringfence policy ceiling acme\nringfence policy ceiling acme --set ceiling.cedar"),
     ("approval list", "ringfence approval list"),
+    ("approval show", "ringfence approval show ap_u5ikx6nyz2ehd2sylqkcbxm7sa"),
     ("approval approve", "ringfence approval approve ap_u5ikx6nyz2ehd2sylqkcbxm7sa"),
     ("approval refuse", "ringfence approval refuse ap_u5ikx6nyz2ehd2sylqkcbxm7sa"),
     ("elevation request", "ringfence elevation request tenant-admin --reason \"mend the hook\""),
@@ -313,6 +324,7 @@ const EXAMPLES: &[(&str, &str)] = &[
         "ringfence login --host http://127.0.0.1:7000 --token-file data/operator.token\n\
          ringfence login --tenant acme\n\
          ringfence login --as acme/ann\n\
+         ringfence login --as acme/ann --invited\n\
          ringfence login --tenant acme --provider corp",
     ),
     ("whoami", "ringfence whoami"),

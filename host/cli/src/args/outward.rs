@@ -56,7 +56,7 @@ pub struct DestinationPlaceArgs {
 pub struct DestinationAddArgs {
     /// What to call it
     pub name: ResourceName,
-    /// `webhook`, `syslog`, `otlp` or `email`
+    /// Of a stream `webhook`, `syslog`, `otlp`; of a channel `webhook`, `email`
     pub kind: String,
     /// A URL; for syslog HOST or HOST:PORT; for email addresses
     #[arg(required = true)]

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
-use super::{RoleArg, TenantNameArgs};
+use super::TenantNameArgs;
 
 /// `policy ...`.
 #[derive(Debug, Subcommand)]
@@ -113,13 +113,15 @@ pub struct PolicyCeilingArgs {
 pub enum ApprovalCommand {
     /// List what waits for somebody else to allow it
     List,
+    /// Show one line by line beside what is in force
+    Show(ApprovalArgs),
     /// Allow what another asked for
     Approve(ApprovalArgs),
     /// Refuse what another asked for, or withdraw your own
     Refuse(ApprovalArgs),
 }
 
-/// `approval approve`, `approval refuse`.
+/// `approval show`, `approval approve`, `approval refuse`.
 #[derive(Debug, Clone, Args)]
 pub struct ApprovalArgs {
     /// Its id, as `approval list` shows it
@@ -131,10 +133,23 @@ pub struct ApprovalArgs {
 pub enum ElevationCommand {
     /// Ask for another role for a while
     Request(ElevationRequestArgs),
-    /// List the roles held for a while
+    /// List the roles held for a while, those that you may see
     List,
     /// End a role before its time
     End(ApprovalArgs),
+}
+
+/// A role of a tenant, to be held for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LentRoleArg {
+    /// Everything in the tenant
+    TenantAdmin,
+    /// Pushes and deploys
+    Developer,
+    /// Reads, and verifies the audit log
+    Auditor,
+    /// Calls plugins
+    Caller,
 }
 
 /// `elevation request`.
@@ -142,7 +157,7 @@ pub enum ElevationCommand {
 pub struct ElevationRequestArgs {
     /// The role to act in
     #[arg(value_enum)]
-    pub role: RoleArg,
+    pub role: LentRoleArg,
     /// Why
     #[arg(long, value_name = "TEXT")]
     pub reason: String,

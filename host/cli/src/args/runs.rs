@@ -42,6 +42,9 @@ pub struct RunListArgs {
     /// Of this plugin
     #[arg(long)]
     pub plugin: Option<PluginName>,
+    /// Of this workflow
+    #[arg(long)]
+    pub workflow: Option<String>,
     /// With these attributes: `order=17,customer=acme`
     #[arg(long, value_name = "NAME=VALUE")]
     pub attributes: Option<String>,
@@ -65,6 +68,9 @@ pub struct RunStartArgs {
     /// Which of its workflows; the one of its own name otherwise
     #[arg(long)]
     pub workflow: Option<String>,
+    /// Words by which it is found: `order=17,customer=acme`
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub attributes: Option<String>,
     /// The same key is the same run
     #[arg(long = "once", value_name = "KEY")]
     pub key: Option<String>,

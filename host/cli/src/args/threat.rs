@@ -163,7 +163,7 @@ pub enum IncidentCommand {
     Show(IncidentShowArgs),
     /// Open an incident
     Open(IncidentOpenArgs),
-    /// Take a step: triage, declare, dismiss, note, contain, ...
+    /// Take a step: triage it, declare it, and so on to its end
     Step(IncidentStepArgs),
 }
 
@@ -182,7 +182,7 @@ pub struct IncidentOpenArgs {
     /// Why it is opened
     #[arg(long)]
     pub reason: String,
-    /// How bad: low, medium, high, critical
+    /// How bad: informational, low, medium, high, critical
     #[arg(long)]
     pub level: Option<String>,
     /// A finding, a place in a log, a document; again for more
@@ -195,7 +195,7 @@ pub struct IncidentOpenArgs {
 pub struct IncidentStepArgs {
     /// The incident
     pub id: String,
-    /// The step
+    /// triage, declare, dismiss, note, contain, eradicate, recover, close, improve, approve-action
     #[arg(value_name = "STEP")]
     pub transition: String,
     /// Why
@@ -207,7 +207,8 @@ pub struct IncidentStepArgs {
     /// Whether personal data is concerned: unknown, concerned, untouched
     #[arg(long, value_name = "WORD")]
     pub personal_data: Option<String>,
-    /// Where the people concerned are; again for more
+    /// Where the people concerned are, which starts its clock: uk, eu, ireland, jersey, guernsey, isle-of-man; again
+    /// for more
     #[arg(long, value_name = "PLACE")]
     pub jurisdiction: Vec<String>,
 }

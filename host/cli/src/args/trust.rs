@@ -140,7 +140,7 @@ pub struct DeviceListArgs {
 /// `device show`, `device revoke`.
 #[derive(Debug, Clone, Args)]
 pub struct DeviceArgs {
-    /// Whose, by his name in the tenant: `ann`
+    /// Whose: `ann`, or `acme/ann`
     pub holder: String,
     /// What it is called
     pub device: String,

@@ -46,7 +46,8 @@ async fn review(cx: &mut Context<'_>, command: &ReviewCommand) -> Result<Exit, C
             let answer = api.send::<AccessReviewView>(&Request::post(path, body)).await?;
             cx.print(&answer, |review| {
                 let (id, count, due) = (&review.id, review.items_count, &review.due_at);
-                format!("opened {id}: {count} items until {due}\n  next: ringfence access review show {id}")
+                let warnings: String = review.warnings.iter().map(|text| format!("  warning: {text}\n")).collect();
+                format!("opened {id}: {count} items until {due}\n{warnings}  next: ringfence access review show {id}")
             })?;
         }
         ReviewCommand::List => {

@@ -68,29 +68,30 @@ pub async fn run(cx: &mut Context<'_>, command: &AuditCommand) -> Result<Exit, C
 /// `ringfence audit list`.
 pub async fn list(cx: &mut Context<'_>, args: &AuditListArgs) -> Result<Exit, CliError> {
     let (api, path, name) = log_of(cx, args.operator).await?;
-    let mut from = args.from;
+    let mut next = Some(args.from);
     let mut left = args.limit;
     let mut rows: Vec<[String; 5]> = Vec::new();
-    while left > 0 {
+    while let Some(from) = next.filter(|_| left > 0) {
         // From 0 means from what is left.
         let page = fetch(&api, &path, Some(from).filter(|from| *from > 0), left.min(PAGE_COUNT)).await?;
         for view in &page.items {
             match cx.ui.format {
                 Format::Json => cx.ui.json(view)?,
-                Format::Text => rows.push(row(view)),
+                Format::Text => rows.push(views::entry_row(view.seq, &view.envelope, &view.body)),
             }
         }
         left = left.saturating_sub(page.items.len() as u64);
-        match next_of(&page, from) {
-            Some(next) => from = next,
-            None => break,
-        }
+        next = next_of(&page, from);
     }
     if cx.ui.format == Format::Text {
         if rows.is_empty() {
             cx.ui.note(&format!("no entries of {name} from {} on", args.from));
         } else {
             cx.ui.text(&table(["seq", "time", "event", "who", "what"], &rows))?;
+            if let Some(next) = next {
+                let operator = if args.operator { " --operator" } else { "" };
+                cx.ui.note(&format!("there are newer ones; go on with  ringfence audit list --from {next}{operator}"));
+            }
         }
     }
     Ok(Exit::Ok)
@@ -98,8 +99,9 @@ pub async fn list(cx: &mut Context<'_>, args: &AuditListArgs) -> Result<Exit, Cl
 
 /// `ringfence audit verify`.
 pub async fn verify(cx: &mut Context<'_>, args: &AuditVerifyArgs) -> Result<Exit, CliError> {
+    let older = args.previous.as_deref().map(read_older).transpose()?;
     if let Some(archive) = &args.archive {
-        return views::verify_archive(cx, archive, args.vkey.as_deref());
+        return views::verify_archive(cx, archive, args.vkey.as_deref(), older.as_deref());
     }
     let cosigner = args.cosigner.as_deref().map(key_text).transpose()?;
     if let (Some(file), Some(checkpoint), Some(vkey)) = (&args.file, &args.checkpoint, &args.vkey) {
@@ -114,8 +116,11 @@ pub async fn verify(cx: &mut Context<'_>, args: &AuditVerifyArgs) -> Result<Exit
             false => (read_text(file, EXPORT_BYTES_MAX)?, usize::MAX),
         };
         let claim = Claim {
+            previous: older.as_deref(),
             beginning: beginning.as_ref(),
             cosigner: cosigner.as_deref(),
+            // Of the lines that an auditor is given some lack theirs; the report counts them.
+            may_lack_salts: true,
             ..Claim::new(&origin, &vkey, &checkpoint)
         };
         let lines = export.lines().filter(|line| !line.trim().is_empty()).take(covered).map(Shown::Line);
@@ -123,7 +128,12 @@ pub async fn verify(cx: &mut Context<'_>, args: &AuditVerifyArgs) -> Result<Exit
             Fault::Unreadable { .. } => CliError::failed("bad-export", format!("`{}`: {fault}", file.display()), None),
             _ => fault_error(&fault),
         })?;
+        note_unreached(cx, verified.unreached);
         return report(cx, &origin, &verified, &checkpoint);
+    }
+    if older.is_some() {
+        let what = "`--previous` is for an archive and for `--file`; asked online, the head kept last is compared";
+        return Err(CliError::failed("usage", what, None));
     }
     let (api, path, name) = log_of(cx, args.operator).await?;
     let home = cx.home()?;
@@ -150,11 +160,7 @@ pub async fn verify(cx: &mut Context<'_>, args: &AuditVerifyArgs) -> Result<Exit
         ..Claim::new(&head.origin, &vkey, &head.checkpoint)
     };
     let verified = verify_claim(&claim, entries).map_err(|fault| fault_error(&fault))?;
-    if let Some(size) = verified.unreached {
-        let lost =
-            "is of before what was deleted after its retention: nothing shows any more that the log continues it";
-        cx.ui.note(&format!("the checkpoint kept last, of {size} entries, {lost}"));
-    }
+    note_unreached(cx, verified.unreached);
     let vkey = verified.vkey.clone();
     let keep = Kept { origin: head.origin, vkey, checkpoint: head.checkpoint.clone() };
     home.write(&file, &serde_json::to_vec_pretty(&keep).unwrap_or_default())?;
@@ -163,6 +169,11 @@ pub async fn verify(cx: &mut Context<'_>, args: &AuditVerifyArgs) -> Result<Exit
 
 /// `ringfence audit export`.
 pub async fn export(cx: &mut Context<'_>, args: &AuditExportArgs) -> Result<Exit, CliError> {
+    // An earlier export may be evidence: none is written over.
+    let files = ["entries.ndjson", "checkpoint", "vkey", "beginning.json"].map(|name| args.dir.join(name));
+    if let Some(there) = files.iter().find(|file| file.exists()) {
+        return Err(CliError::failed("file", format!("`{}` exists already", there.display()), "name another folder"));
+    }
     let (api, path, name) = log_of(cx, args.operator).await?;
     let head = api.send::<CheckpointView>(&Request::get(format!("{path}/checkpoint"))).await?.value;
     let (entries, beginning) = fetch_all(&api, &path, head.size).await?;
@@ -342,30 +353,60 @@ pub(super) fn read_text(path: &Path, bytes_max: usize) -> Result<String, CliErro
         .map_err(|_| CliError::failed("file", format!("`{}` is not UTF-8 text", path.display()), None))
 }
 
+/// An older head: the signed text, or the file in which this side keeps it.
+fn read_older(path: &Path) -> Result<String, CliError> {
+    let text = read_text(path, HEAD_BYTES_MAX)?;
+    match serde_json::from_str::<Kept>(&text) {
+        Ok(kept) => Ok(kept.checkpoint),
+        Err(_) => Ok(text),
+    }
+}
+
+/// Says that an older head could not be compared, when it could not.
+pub(super) fn note_unreached(cx: &mut Context<'_>, unreached: Option<u64>) {
+    if let Some(size) = unreached {
+        let why = "lies outside of what is shown, or is of before what was deleted after its retention";
+        let lost = "nothing here shows that the log continues it";
+        cx.ui.note(&format!("the checkpoint kept before, of {size} entries, {why}: {lost}"));
+    }
+}
+
 fn report(cx: &mut Context<'_>, name: &str, verified: &Verified, checkpoint: &str) -> Result<Exit, CliError> {
     let root = HEXLOWER.encode(&verified.head.root);
     match cx.ui.format {
         Format::Json => cx.ui.json(&json!({
             "verified": true, "log": name, "origin": verified.head.origin, "entries_count": verified.entries,
-            "bodies_withheld_count": verified.bodies_withheld, "from_seq": verified.from, "root": root, "checkpoint": checkpoint,
+            "bodies_withheld_count": verified.bodies_withheld, "bodies_bare_count": verified.bodies_bare, "from_seq": verified.from, "root": root, "checkpoint": checkpoint,
         }))?,
         Format::Text => {
             let begins = match verified.from {
                 0 => String::new(),
                 from => format!("\n  it begins at entry {from}: what was before was deleted after its retention, as the log says"),
             };
-            let withheld = match verified.bodies_withheld {
-                0 => String::new(),
-                count => format!("\n  {count} bodies are withheld; only their commitments were checked"),
-            };
+            let unchecked = unchecked_text(verified.bodies_withheld, verified.bodies_bare);
             cx.ui.text(&format!(
-                "verified {} entries of {name} up to checkpoint {}{begins}{withheld}",
+                "verified {} entries of {name} up to checkpoint {}{begins}{unchecked}",
                 verified.entries,
                 root.get(..16).unwrap_or(&root)
             ))?;
         }
     }
     Ok(Exit::Ok)
+}
+
+/// What a report says of bodies that could not be checked: `withheld` are all of them, `bare` those of them that are shown.
+pub(super) fn unchecked_text(withheld: u64, bare: u64) -> String {
+    let mut text = String::new();
+    let hidden = withheld.saturating_sub(bare);
+    if hidden > 0 {
+        text.push_str(&format!("\n  bodies not shown, or sealed: {hidden}; only what commits to them was checked"));
+    }
+    if bare > 0 {
+        text.push_str(&format!(
+            "\n  bodies shown without their salt: {bare}; NOT CHECKED, nothing proves what they say"
+        ));
+    }
+    text
 }
 
 pub(super) fn fault_error(fault: &Fault) -> CliError {
@@ -391,23 +432,18 @@ pub(super) fn fault_error(fault: &Fault) -> CliError {
     }
 }
 
-fn row(view: &AuditEntryView) -> [String; 5] {
-    let envelope: Value = serde_json::from_str(&view.envelope).unwrap_or_default();
-    let word = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    };
-    let of_body = |name: &str| view.body.get(name).map(word).unwrap_or_default();
-    let time = envelope.get("time").and_then(Value::as_i64).and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    let code = envelope.get("code").map(word).unwrap_or_default();
-    let status = envelope.get("status").map(word).filter(|status| !status.is_empty());
-    let event = status.map(|status| format!("{code} {status}")).unwrap_or(code);
-    [
-        view.seq.to_string(),
-        time.map(|time| time.to_string()).unwrap_or_default(),
-        event,
-        of_body("actor"),
-        format!("{} {}", of_body("action"), of_body("resource")).trim().to_owned(),
-    ]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_checked_is_said_with_its_number() {
+        assert_eq!(unchecked_text(0, 0), "");
+        let hidden = unchecked_text(3, 0);
+        assert!(hidden.contains("sealed: 3;") && !hidden.contains("salt"), "{hidden}");
+        let bare = unchecked_text(5, 5);
+        assert!(bare.contains("salt: 5; NOT CHECKED") && !bare.contains("sealed"), "{bare}");
+        let both = unchecked_text(7, 5);
+        assert!(both.contains("sealed: 2;") && both.contains("salt: 5;"), "{both}");
+    }
 }

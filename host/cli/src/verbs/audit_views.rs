@@ -8,8 +8,7 @@ use std::path::Path;
 use data_encoding::HEXLOWER;
 use ringfence_audit::export::{Checked, Coverage, ExportError, check};
 use ringfence_control::wire::{
-    Analytics, AnchorView, EventRecorded, EvidenceView, NewEvent, NewEvidence, Trail, TrailEvent, ViolationView,
-    Violations,
+    Analytics, AnchorView, EventRecorded, EvidenceView, NewEvent, NewEvidence, Trail, ViolationView, Violations,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -20,7 +19,7 @@ use crate::client::{Api, Request, read_body};
 use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::table::table;
-use crate::verbs::audit::{fault_error, key_text};
+use crate::verbs::audit::{fault_error, key_text, unchecked_text};
 
 /// LIMIT: largest archive fetched, in bytes.
 const PACKAGE_BYTES_MAX: usize = 64 << 20;
@@ -47,7 +46,7 @@ pub async fn search(cx: &mut Context<'_>, args: &AuditSearchArgs) -> Result<Exit
         for event in &trail.events {
             match cx.ui.format {
                 Format::Json => cx.ui.json(event)?,
-                Format::Text => rows.push(event_row(event)),
+                Format::Text => rows.push(entry_row(event.seq, &event.envelope, &event.body)),
             }
         }
         match trail.cursor {
@@ -169,19 +168,27 @@ pub async fn package(cx: &mut Context<'_>, args: &AuditPackageArgs) -> Result<Ex
 }
 
 /// `ringfence audit verify ARCHIVE`.
-pub fn verify_archive(cx: &mut Context<'_>, path: &Path, vkey: Option<&str>) -> Result<Exit, CliError> {
+pub fn verify_archive(
+    cx: &mut Context<'_>,
+    path: &Path,
+    vkey: Option<&str>,
+    previous: Option<&str>,
+) -> Result<Exit, CliError> {
     let file = File::open(path).map_err(|error| CliError::file("read", path, &error))?;
     let key = vkey.map(key_text).transpose()?;
-    let checked = check(std::io::BufReader::new(file), key.as_deref(), None).map_err(export_error)?;
+    let checked =
+        check(std::io::BufReader::new(file), key.as_deref(), previous).map_err(|error| export_error(path, error))?;
     if key.is_none() {
         cx.ui.note("the key was taken from the archive: this shows that it fits together, not who made it");
     }
-    let Checked { manifest, head, whole, bodies_withheld } = &checked;
+    super::audit::note_unreached(cx, checked.unreached);
+    let Checked { manifest, head, whole, bodies_withheld, bodies_bare, .. } = &checked;
     match cx.ui.format {
         Format::Json => cx.ui.json(&json!({
             "verified": true, "origin": manifest.origin, "entries_count": manifest.entries_count, "whole": whole,
             "coverage": manifest.coverage, "bodies_withheld_count": bodies_withheld, "size": head.size,
-            "root": HEXLOWER.encode(&head.root), "key_given": key.is_some(),
+            "bodies_bare_count": bodies_bare, "redacted": manifest.redacted,
+            "anchor": manifest.anchor, "root": HEXLOWER.encode(&head.root), "key_given": key.is_some(),
         }))?,
         Format::Text => {
             let says = match (whole, manifest.coverage) {
@@ -189,8 +196,18 @@ pub fn verify_archive(cx: &mut Context<'_>, path: &Path, vkey: Option<&str>) -> 
                 (false, Coverage::Complete) => "none missing between the first and the last",
                 (false, Coverage::Filtered) => "entries are left out on purpose",
             };
+            let anchored = manifest.anchor.map_or_else(String::new, |said| {
+                format!("\n  the host says: anchored {:?}, its first {} entries", said.level, said.size)
+            });
+            let taken = match manifest.redacted.as_slice() {
+                [] => String::new(),
+                members => {
+                    format!("\n  taken out of bodies, as the archive says: {}", members.join(", ").replace('\n', " "))
+                }
+            };
+            let unchecked = unchecked_text(*bodies_withheld, *bodies_bare);
             cx.ui.text(&format!(
-                "verified {} entries of {}: {says}\n  proven against {} entries signed for",
+                "verified {} entries of {}: {says}\n  proven against {} entries signed for{unchecked}{taken}{anchored}",
                 manifest.entries_count, manifest.origin, head.size
             ))?;
         }
@@ -203,7 +220,13 @@ pub(super) async fn own(cx: &Context<'_>, operator: bool) -> Result<Api, CliErro
     if operator { cx.operator() } else { cx.tenant().await.map(|(api, _)| api) }
 }
 
-fn export_error(error: ExportError) -> CliError {
+fn export_error(path: &Path, error: ExportError) -> CliError {
+    // What a reader of archives says of some other file helps nobody.
+    if let ExportError::NotAnExport(_) = &error {
+        let detail = format!("`{}` is no archive of `audit package`, or is broken", path.display());
+        let help = "what `audit export` wrote is checked with\nringfence audit verify --file FILE --checkpoint FILE --vkey KEY";
+        return CliError::failed("bad-export", detail, help);
+    }
     if let ExportError::Entries(fault) = &error {
         return fault_error(fault);
     }
@@ -245,16 +268,20 @@ fn violation_row(row: &ViolationView) -> [String; 8] {
     [row.id.clone(), severity, kind, row.count.to_string(), last, who, what, state]
 }
 
-fn event_row(event: &TrailEvent) -> [String; 5] {
-    let envelope: Value = serde_json::from_str(&event.envelope).unwrap_or_default();
+/// An entry as a row: position, time, event and how it ended, who, and what was done to what. What the caller may not see is
+/// empty.
+pub(super) fn entry_row(seq: u64, envelope: &str, body: &Value) -> [String; 5] {
+    let envelope: Value = serde_json::from_str(envelope).unwrap_or_default();
     let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
     let time = envelope.get("time").and_then(Value::as_i64).and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    let of_body = |pointer: &str| text(event.body.pointer(pointer));
+    let of_body = |pointer: &str| text(body.pointer(pointer));
+    let event = format!("{} {}", text(envelope.get("code")), text(envelope.get("status")));
+    let what = format!("{} {}", of_body("/api/operation"), of_body("/resources/0/uid"));
     [
-        event.seq.to_string(),
+        seq.to_string(),
         time.map(|time| time.to_string()).unwrap_or_default(),
-        format!("{} {}", text(envelope.get("code")), text(envelope.get("status"))),
+        event.trim().to_owned(),
         of_body("/actor/user/uid"),
-        format!("{} {}", of_body("/api/operation"), of_body("/resources/0/uid")),
+        what.trim().to_owned(),
     ]
 }

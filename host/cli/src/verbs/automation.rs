@@ -49,7 +49,10 @@ pub async fn hook(cx: &mut Context<'_>, command: &HookCommand) -> Result<Exit, C
             let path = format!("/tenants/{tenant}/hooks/{}/bindings/{}", args.hook, args.plugin);
             let body = json!({ "order": args.order, "condition": args.condition });
             let answer = api.send::<BindingView>(&Request::put(path, body)).await?;
-            cx.print(&answer, |binding| format!("bound {} to {}\n", binding.plugin, binding.hook))?;
+            cx.print(&answer, |binding| {
+                let warnings: String = binding.warnings.iter().map(|text| format!("  warning: {text}\n")).collect();
+                format!("bound {} to {}\n{warnings}", binding.plugin, binding.hook)
+            })?;
         }
         HookCommand::Unbind(args) => {
             let (api, tenant) = cx.tenant().await?;
@@ -106,13 +109,25 @@ pub async fn queue(cx: &mut Context<'_>, command: &QueueCommand) -> Result<Exit,
         QueueCommand::Redrive(args) => {
             let (api, tenant) = cx.tenant().await?;
             let path = format!("/tenants/{tenant}/queues/{}/dead/redrive", args.name);
-            let answer = api.send::<Redriven>(&Request::post(path, json!({ "ids": args.ids }))).await?;
+            let body = match &args.text {
+                Some(text) => json!({ "text": text }),
+                None => json!({ "ids": args.ids }),
+            };
+            let answer = api.send::<Redriven>(&Request::post(path, body)).await?;
             cx.print(&answer, |redriven| format!("{} put back\n", redriven.count))?;
+        }
+        QueueCommand::Discard(args) if args.ids.is_empty() && args.text.is_none() && !args.all => {
+            let detail = "name the messages to throw away, or say `--text` or `--all`".to_owned();
+            let help = Some(format!("ringfence queue dead {}", args.name));
+            return Err(CliError::Usage { code: "usage", detail, help });
         }
         QueueCommand::Discard(args) => {
             let (api, tenant) = cx.tenant().await?;
             let path = format!("/tenants/{tenant}/queues/{}/dead/discard", args.name);
-            let body = json!({ "ids": args.ids, "all": args.all });
+            let body = match &args.text {
+                Some(text) => json!({ "text": text }),
+                None => json!({ "ids": args.ids, "all": args.all }),
+            };
             let answer = api.send::<Discarded>(&Request::post(path, body)).await?;
             cx.print(&answer, |discarded| format!("{} thrown away\n", discarded.count))?;
         }
@@ -139,7 +154,10 @@ pub async fn schedule(cx: &mut Context<'_>, command: &ScheduleCommand) -> Result
         ScheduleCommand::Run(args) => {
             let request = Request::post(format!("{}/run", path(args.name.as_str())?), json!({}));
             let answer = api.send::<LastRun>(&request).await?;
-            cx.print(&answer, |run| format!("{}  {}\n", run.outcome, run.detail.as_deref().unwrap_or_default()))?;
+            cx.print(&answer, |run| {
+                let detail = run.detail.as_ref().map(|detail| format!("  {detail}")).unwrap_or_default();
+                format!("{}{detail}\n", run.outcome)
+            })?;
             return Ok(if answer.value.outcome == "done" { Exit::Ok } else { Exit::Failed });
         }
         ScheduleCommand::Set(args) => Request::put(path(args.name.as_str())?, times(args)),
@@ -184,15 +202,20 @@ fn times(args: &ScheduleSetArgs) -> Value {
 }
 
 fn hooks_text(hooks: &[HookView]) -> String {
-    let rows: Vec<_> = hooks
-        .iter()
-        .map(|hook| {
-            let mode = serde_json::to_value(hook.point.declaration.mode).unwrap_or_default();
-            let plugins: Vec<_> = hook.bindings.iter().map(|binding| binding.plugin.as_str()).collect();
-            [hook.point.name.clone(), mode.as_str().unwrap_or_default().to_owned(), plugins.join(", ")]
-        })
-        .collect();
-    table(["hook", "mode", "bound"], &rows)
+    let mut rows = Vec::new();
+    for hook in hooks {
+        let mode = serde_json::to_value(hook.point.declaration.mode).unwrap_or_default();
+        let (name, mode) = (&hook.point.name, mode.as_str().unwrap_or_default());
+        // In the order in which they are asked.
+        for binding in &hook.bindings {
+            let (order, condition) = (binding.order.to_string(), binding.condition.clone().unwrap_or_default());
+            rows.push([name.clone(), mode.to_owned(), order, binding.plugin.clone(), condition]);
+        }
+        if hook.bindings.is_empty() {
+            rows.push([name.clone(), mode.to_owned(), String::new(), String::new(), String::new()]);
+        }
+    }
+    table(["hook", "mode", "order", "bound", "condition"], &rows)
 }
 
 fn earlier_text(points: &[PointView]) -> String {

@@ -9,14 +9,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use ringfence_control::wire::{
-    BackupView, JobError, JobView, NewBackup, Problem, RecoveryKey, RestoreArchive, RestoreBackup,
+    BackupView, DamageView, JobError, JobView, NewBackup, Problem, RecoveryKey, RestoreArchive, RestoreBackup,
 };
 use ringfence_control::{ArchiveReport, check_archive, status_of};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::Format;
-use crate::args::{BackupArgs, BackupCreateArgs, BackupVerifyArgs, RecoveryKeyArgs, RestoreArgs};
+use crate::args::{BackupArgs, BackupCreateArgs, BackupVerifyArgs, DamageArgs, RecoveryKeyArgs, RestoreArgs};
 use crate::client::{Answer, Api, Request};
 use crate::context::Context;
 use crate::error::{CliError, Exit, Refusal};
@@ -139,6 +139,36 @@ pub async fn recovery_key(cx: &mut Context<'_>, args: &RecoveryKeyArgs) -> Resul
     Ok(Exit::Ok)
 }
 
+/// `ringfence backup damage`.
+pub async fn damage(cx: &mut Context<'_>) -> Result<Exit, CliError> {
+    let (api, tenant) = cx.tenant().await?;
+    let answer = api.list::<DamageView>(&Request::get(format!("/tenants/{tenant}/damage")), "cursor").await?;
+    cx.print_list(&answer, &format!("everything of tenant {tenant} opens"), |found| {
+        let rows: Vec<[String; 4]> = found
+            .iter()
+            .map(|damage| {
+                let by = if damage.by_operator { "operator" } else { "tenant" };
+                let within = damage.within.clone().unwrap_or_default();
+                [damage.place.clone(), damage.area.clone(), within, by.to_owned()]
+            })
+            .collect();
+        table(["place", "of", "within", "removed by"], &rows)
+    })?;
+    Ok(Exit::Ok)
+}
+
+/// `ringfence backup remove-damaged`.
+pub async fn remove_damaged(cx: &mut Context<'_>, args: &DamageArgs) -> Result<Exit, CliError> {
+    let question =
+        format!("Remove the record at `{}`? It does not open; a restore of a backup could bring it back.", args.place);
+    cx.ui.confirm(&format!("backup remove-damaged {}", args.place), &question)?;
+    let (api, tenant) = cx.tenant().await?;
+    let place = crate::client::segment(&args.place)?;
+    api.act(&Request::delete(format!("/tenants/{tenant}/damage/{place}"))).await?;
+    cx.done(&format!("removed the damaged record {} of tenant {tenant}", args.place))?;
+    Ok(Exit::Ok)
+}
+
 /// `ringfence restore`.
 pub async fn restore(cx: &mut Context<'_>, args: &RestoreArgs) -> Result<Exit, CliError> {
     let (api, request) = match (&args.uid, &args.recovery_key, &args.into) {
@@ -172,12 +202,24 @@ pub async fn restore(cx: &mut Context<'_>, args: &RestoreArgs) -> Result<Exit, C
     let job = follow(cx, &api, &request, "restore").await?;
     cx.print(&job, |job| match (&job.error, &args.into, &job.tenant) {
         (Some(_), ..) => String::new(),
-        (None, Some(into), _) => format!("restored backup {} into the new tenant {into}", args.backup),
+        (None, Some(into), _) => {
+            format!("restored backup {} into the new tenant {into}{}", args.backup, renamed(job.result.as_ref()))
+        }
         (None, None, tenant) => {
             format!("restored backup {} of tenant {}", args.backup, tenant.as_deref().unwrap_or_default())
         }
     })?;
     Ok(ended(&job.value))
+}
+
+/// What became of what names its tenant, in a restore under another name: a line each.
+fn renamed(result: Option<&Value>) -> String {
+    let said = |name: &str| result.and_then(|result| result.get(name));
+    let count = said("renamed_count").and_then(Value::as_u64).filter(|count| *count > 0);
+    let moved = count.map(|count| format!("\ntexts of policies that name the new tenant now: {count}"));
+    let locked = said("locked").and_then(Value::as_str);
+    let locked = locked.map(|why| format!("\nit is locked until an operator writes anew what does not fit: {why}"));
+    [moved, locked].into_iter().flatten().collect()
 }
 
 /// Begins a job and waits for its end; a failed one is an error in the host's words.
@@ -267,7 +309,8 @@ fn report_text(report: &ArchiveReport) -> String {
             content.blobs_count,
             bytes_words(content.content_bytes)
         )),
-        None => text.push_str("content     sealed; its form is right, and `--recovery-key` checks the rest\n"),
+        None => text
+            .push_str("content     sealed and not read: only the head was checked; `--recovery-key` checks the rest\n"),
     }
     text
 }

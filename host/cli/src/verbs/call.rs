@@ -94,7 +94,8 @@ async fn plugins_address(cx: &Context<'_>, api: &Api, args: &CallArgs) -> Result
     match api.send::<HostStatus>(&Request::get("/host")).await {
         Ok(host) => api.host.plugins(&host.value.plugins_address, cx.plain_http()),
         // Who may not see the host's status still knows its usual ports.
-        Err(error) if matches!(error.exit(), Exit::Denied | Exit::NotFound) => {
+        // What else refuses, such as a suspension, would refuse the call too and says so better.
+        Err(error) if matches!(error.code(), "denied" | "not-found") => {
             let control = api.host.to_string();
             match control.strip_suffix(USUAL_PORTS.0) {
                 Some(machine) => Address::parse(&format!("{machine}{}", USUAL_PORTS.1), cx.plain_http()),

@@ -124,7 +124,11 @@ async fn set(cx: &mut Context<'_>, args: &CheckSetArgs) -> Result<Exit, CliError
     let body = with_dry_run(&args.file, args.dry_run)?;
     let answer = api.send::<CheckWritten>(&Request::put("/audit/compliance-check", body)).await?;
     cx.print(&answer, |written| match written.version {
-        Some(version) => format!("kept as version {version}; {}", result_text(&written.dry_run_result)),
+        Some(version) => {
+            let check = &written.dry_run_result.check;
+            let run = format!("tried, not run; a finding comes of:  ringfence audit check run {check}");
+            format!("kept as version {version}; {}\n  {run}", result_text(&written.dry_run_result))
+        }
         None => result_text(&written.dry_run_result),
     })?;
     Ok(Exit::Ok)
@@ -148,10 +152,10 @@ fn row(check: &CheckView) -> [String; 6] {
     [
         check.id.clone(),
         check.version.to_string(),
-        last.map_or_else(|| "never run".to_owned(), |last| last.state.clone()),
+        last.map_or_else(|| "not run yet".to_owned(), |last| last.state.clone()),
         last.map(|last| last.at.clone()).unwrap_or_default(),
         check.next_at.clone().unwrap_or_default(),
-        last.map(|last| last.why.clone()).unwrap_or_default(),
+        last.map_or_else(|| "tried when it was written, and not run since".to_owned(), |last| last.why.clone()),
     ]
 }
 
@@ -161,5 +165,6 @@ fn version_row(check: &CheckView) -> [String; 5] {
 
 fn result_text(result: &CheckResult) -> String {
     let why = if result.why.is_empty() { String::new() } else { format!(": {}", result.why) };
-    format!("{} comes to {}{why}", result.check, result.state)
+    let no_pass = if result.state == "unknown" { "\n  it could not be judged, which is no pass" } else { "" };
+    format!("{} comes to {}{why}{no_pass}", result.check, result.state)
 }

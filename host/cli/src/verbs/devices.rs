@@ -51,7 +51,7 @@ async fn list(cx: &mut Context<'_>) -> Result<Exit, CliError> {
 
 async fn show(cx: &mut Context<'_>, args: &DeviceArgs) -> Result<Exit, CliError> {
     let (api, tenant) = cx.tenant().await?;
-    let whose = format!("{tenant}/{}", args.holder);
+    let whose = format!("{tenant}/{}", holder(&args.holder, tenant.as_str())?);
     let request = Request::get(format!("/tenants/{tenant}/devices"));
     let all = api.list::<TenantDeviceView>(&request, "cursor").await?.value;
     let found = all.into_iter().find(|one| one.principal == whose && one.device.name == args.device);
@@ -64,13 +64,29 @@ async fn show(cx: &mut Context<'_>, args: &DeviceArgs) -> Result<Exit, CliError>
 }
 
 async fn revoke(cx: &mut Context<'_>, args: &DeviceArgs) -> Result<Exit, CliError> {
-    let (holder, device) = (segment(&args.holder)?, segment(&args.device)?);
-    let question = format!("Revoke device `{device}` of `{holder}`? Nothing verifies it any more.");
-    cx.ui.confirm(&format!("device revoke {holder} {device}"), &question)?;
+    let (name, device) = (segment(named(&args.holder))?, segment(&args.device)?);
+    let question = format!("Revoke device `{device}` of `{name}`? Nothing verifies it any more.");
+    cx.ui.confirm(&format!("device revoke {name} {device}"), &question)?;
     let (api, tenant) = cx.tenant().await?;
+    let holder = holder(&args.holder, tenant.as_str())?;
     api.act(&Request::delete(format!("/tenants/{tenant}/devices/{holder}/{device}"))).await?;
     cx.done(&format!("revoked {device} of {tenant}/{holder}"))?;
     Ok(Exit::Ok)
+}
+
+/// The name in `ann` and in `acme/ann`.
+fn named(holder: &str) -> &str {
+    holder.split_once('/').map_or(holder, |(_, name)| name)
+}
+
+/// Somebody's name in the tenant, given so or with the tenant's before it, as everywhere else.
+fn holder<'a>(whose: &'a str, tenant: &str) -> Result<&'a str, CliError> {
+    match whose.split_once('/') {
+        Some((home, _)) if home != tenant => {
+            Err(CliError::NoSuch { what: format!("`{whose}` is nobody of tenant `{tenant}`") })
+        }
+        _ => Ok(named(whose)),
+    }
 }
 
 /// Its name, how it stands, by whose word, and until when.

@@ -29,6 +29,7 @@ pub mod policies;
 pub mod quota;
 pub mod runs;
 pub mod session;
+mod sessions;
 pub mod ship;
 mod sign_in;
 pub mod tenants;
@@ -98,6 +99,8 @@ async fn run_noun(cx: &mut Context<'_>, noun: &Command) -> Result<Exit, CliError
         Command::Token(TokenCommand::Revoke(args)) => tokens::revoke(cx, args).await,
         Command::Person(command) => people::person(cx, command).await,
         Command::Provider(command) => people::provider(cx, command).await,
+        Command::Session(command) => sessions::session(cx, command).await,
+        Command::Factor(command) => sessions::factor(cx, command).await,
         Command::Device(command) => devices::run(cx, command).await,
         Command::Trust(command) => trust::run(cx, command).await,
         Command::Access(command) => access::run(cx, command).await,
@@ -109,6 +112,8 @@ async fn run_noun(cx: &mut Context<'_>, noun: &Command) -> Result<Exit, CliError
         Command::Backup(BackupCommand::Drill(args)) => backup::drill(cx, args).await,
         Command::Backup(BackupCommand::Delete(args)) => backup::delete(cx, args).await,
         Command::Backup(BackupCommand::RecoveryKey(args)) => backup::recovery_key(cx, args).await,
+        Command::Backup(BackupCommand::Damage) => backup::damage(cx).await,
+        Command::Backup(BackupCommand::RemoveDamaged(args)) => backup::remove_damaged(cx, args).await,
         Command::Run(command) => runs::run(cx, command).await,
         Command::Restore(args) => backup::restore(cx, args).await,
         Command::Key(command) => keys::run(cx, command).await,

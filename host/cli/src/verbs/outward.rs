@@ -37,6 +37,9 @@ pub const STREAMS: Carried = Carried { path: "/audit/streams", verb: "audit stre
 /// `threat channel`.
 pub const CHANNELS: Carried = Carried { path: "/security/channels", verb: "threat channel" };
 
+/// What is shown of a feed.
+const FEED_COLUMNS: [&str; 6] = ["feed", "freshness", "answered", "objects", "unreadable", "last error"];
+
 /// `ringfence audit stream ...` and `ringfence threat channel ...`.
 pub async fn destination(
     cx: &mut Context<'_>,
@@ -61,8 +64,8 @@ pub async fn feed(cx: &mut Context<'_>, command: &FeedCommand) -> Result<Exit, C
             let answer = api.list::<FeedStatus>(&Request::get("/security/feeds"), "cursor").await?;
             let nothing = "no feeds, so how fresh intelligence is is unknown";
             cx.print_list(&answer, nothing, |feeds| {
-                let rows: Vec<[String; 5]> = feeds.iter().map(feed_row).collect();
-                table(["feed", "freshness", "answered", "objects", "last error"], &rows)
+                let rows: Vec<[String; 6]> = feeds.iter().map(feed_row).collect();
+                table(FEED_COLUMNS, &rows)
             })?;
         }
         FeedCommand::Put(args) => return put_feed(cx, &api, args).await,
@@ -77,9 +80,7 @@ pub async fn feed(cx: &mut Context<'_>, command: &FeedCommand) -> Result<Exit, C
             let request = request.time(Some(std::time::Duration::from_secs(150)));
             let answer = api.send::<FeedStatus>(&request).await?;
             let has_failed = answer.value.last_error.is_some();
-            cx.print(&answer, |feed| {
-                table(["feed", "freshness", "answered", "objects", "last error"], &[feed_row(feed)])
-            })?;
+            cx.print(&answer, |feed| table(FEED_COLUMNS, &[feed_row(feed)]))?;
             return Ok(if has_failed { Exit::Failed } else { Exit::Ok });
         }
     }
@@ -208,10 +209,11 @@ async fn put_feed(cx: &mut Context<'_>, api: &Api, args: &FeedPutArgs) -> Result
     Ok(Exit::Ok)
 }
 
-fn feed_row(feed: &FeedStatus) -> [String; 5] {
+fn feed_row(feed: &FeedStatus) -> [String; 6] {
     let answered = feed.answered_at.clone().unwrap_or_else(|| "never".to_owned());
-    let error = feed.last_error.clone().unwrap_or_default();
-    [feed.name.clone(), feed.freshness.clone(), answered, feed.objects_count.to_string(), error]
+    let error = feed.last_error.as_ref().or(feed.last_refused.as_ref()).cloned().unwrap_or_default();
+    let (came, refused) = (feed.objects_count.to_string(), feed.refused_count.to_string());
+    [feed.name.clone(), feed.freshness.clone(), answered, came, refused, error]
 }
 
 fn assessment_text(made: &ThreatAssessment) -> String {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use reqwest::Method;
+use ringfence_control::plain::json_words;
 use ringfence_control::wire::{
     CeilingText, DecisionView, DifferencesView, FindingView, FoundView, Labels, LabelsOutcome, LabelsVersionView,
     LabelsView, PolicyMode, PolicyOutcome, PolicyProof, PolicyRollback, PolicyText, PolicyVersionView, PolicyView,
@@ -17,7 +18,7 @@ use crate::args::{
 use crate::client::{Answer, Body, Request};
 use crate::context::Context;
 use crate::error::{CliError, Exit};
-use crate::table::table;
+use crate::table::{counted, table};
 use crate::ui::read_capped;
 
 /// LIMIT: largest policy text, in bytes; as the host's own.
@@ -101,7 +102,7 @@ async fn diff(cx: &mut Context<'_>, args: &PolicyFileArgs) -> Result<Exit, CliEr
         let review = &outcome.review;
         let mut text = changes_text(&review.newly_allowed, &review.newly_denied);
         if text.is_empty() {
-            text = format!("no difference in {} questions of late\n", review.questions_count);
+            text = format!("no difference in {} of late\n", counted(review.questions_count, "question"));
         }
         text
     })?;
@@ -169,7 +170,7 @@ async fn prove(cx: &mut Context<'_>, args: &PolicyProveArgs) -> Result<Exit, Cli
 fn proof_text(proof: &ProofView) -> String {
     let verdict = match proof.verdict {
         ProofVerdict::Proved if proof.kinds_count == 0 => {
-            "proved, as there is no request that it could fail for".to_owned()
+            "proved, as none of these statements allows anything that it could fail for".to_owned()
         }
         ProofVerdict::Proved => {
             format!("proved for {} kinds of request in {} ms", proof.kinds_count, proof.took_us / 1_000)
@@ -207,7 +208,7 @@ async fn labels(cx: &mut Context<'_>, args: &PolicyLabelsArgs) -> Result<Exit, C
         return print_labels(cx, &now, &now.value.labels, now.value.version);
     };
     let wanted: Labels = serde_json::from_str(&text)
-        .map_err(|error| CliError::failed("bad-json", format!("these are no labels: {error}"), None))?;
+        .map_err(|error| CliError::failed("bad-json", format!("these are no labels: {}", json_words(&error)), None))?;
     let request = Request::put(path, serde_json::to_value(wanted).unwrap_or_default())
         .header("if-match", format!("\"{}\"", now.value.version));
     let answer = api.send::<LabelsOutcome>(&request).await?;
@@ -311,8 +312,8 @@ fn labels_text(outcome: &LabelsOutcome) -> String {
 }
 
 fn review_text(review: &ReviewView) -> String {
-    let mut text =
-        format!("{} statements, tried on {} questions of late", review.policies_count, review.questions_count);
+    let statements = counted(review.policies_count as u64, "statement");
+    let mut text = format!("{statements}, tried on {} of late", counted(review.questions_count, "question"));
     if review.left_out_count > 0 {
         text.push_str(&format!(" ({} more found no room)", review.left_out_count));
     }
@@ -345,8 +346,8 @@ fn changes_text(allowed: &DifferencesView, denied: &DifferencesView) -> String {
     let mut text = String::new();
     for (sign, word, side) in [('+', "newly allowed", allowed), ('-', "newly denied", denied)] {
         if side.askings_count + side.questions_count > 0 {
-            let (questions, askings) = (side.questions_count, side.askings_count);
-            text.push_str(&format!("  {word}: {questions} questions, asked {askings} times\n"));
+            let (questions, times) = (counted(side.questions_count, "question"), counted(side.askings_count, "time"));
+            text.push_str(&format!("  {word}: {questions}, asked {times}\n"));
         }
         for one in &side.examples {
             let role = one.role.as_deref().map(|role| format!(" ({role})")).unwrap_or_default();

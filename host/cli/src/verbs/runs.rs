@@ -2,6 +2,8 @@
 //!
 //! Must never end a run without having been told which.
 
+use std::collections::BTreeMap;
+
 use ringfence_control::wire::{
     DecideRun, MigrateRun, QueryView, RetryRun, RunDetail, RunView, SignalRun, StartRun, TerminateRun,
 };
@@ -49,6 +51,7 @@ async fn list(cx: &mut Context<'_>, args: &RunListArgs) -> Result<Exit, CliError
     let request = Request::get(format!("/tenants/{tenant}/runs"))
         .query("status", args.status.as_ref())
         .query("plugin", args.plugin.as_ref())
+        .query("workflow", args.workflow.as_ref())
         .query("attributes", args.attributes.as_ref());
     let answer = api.list::<RunView>(&request, "cursor").await?;
     cx.print_list(&answer, "there are no such runs; begin one with  ringfence run start PLUGIN", |runs| {
@@ -73,17 +76,38 @@ async fn show(cx: &mut Context<'_>, args: &RunArgs) -> Result<Exit, CliError> {
             let until = wait.until.as_ref().map(|until| format!(" until {until}")).unwrap_or_default();
             lines.push(format!("waits at {} for {} {}{until}", wait.place, wait.what, wait.name));
         }
-        let rows: Vec<[String; 4]> = detail
+        let rows: Vec<[String; 5]> = detail
             .timeline
             .iter()
             .map(|entry| {
                 let (place, name) = (entry.place.clone(), entry.name.clone());
-                [entry.at.clone(), entry.event.clone(), place.unwrap_or_default(), name.unwrap_or_default()]
+                let (place, name) = (place.unwrap_or_default(), name.unwrap_or_default());
+                [entry.at.clone(), entry.event.clone(), place, name, why(&entry.details)]
             })
             .collect();
-        format!("{}\n{}", lines.join("\n"), table(["at", "event", "place", "name"], &rows))
+        format!("{}\n{}", lines.join("\n"), table(["at", "event", "place", "name", "why"], &rows))
     })?;
     Ok(Exit::Ok)
+}
+
+/// Why something failed, in one line; empty for what did not. A guest wrote it.
+fn why(details: &Value) -> String {
+    let said = details.get("message").or_else(|| details.get("result")?.get("Err")).and_then(Value::as_str);
+    said.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// `name=value,name=value` as it is said on the command line.
+fn attributes(text: Option<&str>) -> Result<BTreeMap<String, String>, CliError> {
+    let pairs = text.into_iter().flat_map(|text| text.split(','));
+    pairs
+        .map(|pair| match pair.split_once('=') {
+            Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+            None => {
+                let detail = format!("`{pair}` is not an attribute: say `name=value`");
+                Err(CliError::Usage { code: "usage", detail, help: None })
+            }
+        })
+        .collect()
 }
 
 async fn start(cx: &mut Context<'_>, args: &RunStartArgs) -> Result<Exit, CliError> {
@@ -91,7 +115,7 @@ async fn start(cx: &mut Context<'_>, args: &RunStartArgs) -> Result<Exit, CliErr
         plugin: args.plugin.to_string(),
         workflow: args.workflow.clone(),
         input: read_json(cx, &args.input)?,
-        attributes: Default::default(),
+        attributes: attributes(args.attributes.as_deref())?,
         key: args.key.clone(),
     };
     let (api, tenant) = cx.tenant().await?;
@@ -125,7 +149,13 @@ async fn change(cx: &mut Context<'_>, run: &str, verb: &str, body: Value) -> Res
     let (api, tenant) = cx.tenant().await?;
     let request = Request::post(format!("/tenants/{tenant}/runs/{run}/{verb}"), body);
     let answer = api.send::<RunView>(&request).await?;
-    cx.print(&answer, line)?;
+    // These two are taken at once and act later: the state alone would read as if nothing had been asked.
+    let said = match verb {
+        "cancel" => "cancel was asked for: ",
+        "signal" => "the signal was taken: ",
+        _ => "",
+    };
+    cx.print(&answer, |run| format!("{said}{}", line(run)))?;
     Ok(Exit::Ok)
 }
 
@@ -151,4 +181,18 @@ fn read_json(cx: &mut Context<'_>, given: &str) -> Result<Value, CliError> {
 
 fn to_value(body: &impl serde::Serialize) -> Value {
     serde_json::to_value(body).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_why_in_one_line_and_what_went_well_says_nothing() {
+        let failed = json!({ "attempt": 1, "message": "http: dns error:\n  shop.example", "again_at_ms": 5 });
+        assert_eq!(why(&failed), "http: dns error: shop.example");
+        assert_eq!(why(&json!({ "result": { "Err": "no such card" } })), "no such card");
+        assert_eq!(why(&json!({ "result": { "Ok": "\"ch_1\"" } })), "");
+        assert_eq!(why(&json!({})), "");
+    }
 }

@@ -3,6 +3,8 @@
 //! Must never take a key from the command line, print one, or keep an enrolment token.
 
 use std::fs::File;
+use std::io::ErrorKind;
+use std::path::Path;
 
 use ringfence_control::wire::{Authenticate, CreatedToken, NewToken, PrincipalView, TenantView, TokenResponse};
 use ringfence_core::TenantId;
@@ -22,6 +24,11 @@ use crate::verbs::tokens::scope_text;
 
 /// What API keys start with; anything else is an enrolment token.
 const KEY_PREFIX: &str = "rfk_";
+/// What may be wrong with a key that is refused, and what mends it.
+const KEY_HELP: &str = "the key is wrong, has expired or was revoked; an admin makes another:\n\
+                        ringfence token create NAME --role ROLE";
+/// The same of an enrolment token.
+const TOKEN_HELP: &str = "an API key starts with `rfk_`; an enrolment token signs in the first operator, once";
 /// LIMIT: longest key or enrolment token, in bytes.
 const KEY_BYTES_MAX: usize = 1024;
 
@@ -29,18 +36,40 @@ const KEY_BYTES_MAX: usize = 1024;
 pub async fn login(cx: &mut Context<'_>, args: &LoginArgs) -> Result<Exit, CliError> {
     let host = cx.address(&cx.home()?.load()?)?;
     if let Some(way) = sign_in::way(args) {
-        let answer = sign_in::as_person(cx, host.clone(), args, way).await?;
+        let help = sign_in::help(&way);
+        let answer = sign_in::as_person(cx, host.clone(), args, way).await.map_err(|error| helped(error, help))?;
+        let signed_in = &answer.0.principal.id;
+        if let Some(named) = &args.person
+            && signed_in != named
+            && !signed_in.ends_with(&format!("/{named}"))
+        {
+            cx.ui.note(&format!("the invitation was for `{signed_in}`, not for `{named}`"));
+        }
         return keep(cx, &host, None, answer);
     }
     let given = read_key(cx, args)?;
     let (key, signed) = if given.reveal().starts_with(KEY_PREFIX) {
         let api = cx.with_key(host.clone(), Credential::Key(given.clone()))?;
-        let answer = api.sign_in().await?;
+        let answer = api.sign_in().await.map_err(|error| helped(error, KEY_HELP))?;
         (given, answer)
     } else {
-        enrol(cx, host.clone(), &given, args).await?
+        enrol(cx, host.clone(), &given, args).await.map_err(|error| helped(error, TOKEN_HELP))?
     };
     keep(cx, &host, Some(key), signed)
+}
+
+/// Who is signing in is not helped by being told to sign in.
+fn helped(error: CliError, help: &str) -> CliError {
+    match error {
+        CliError::Refused(mut refusal)
+            if refusal.problem.code == "sign-in-refused"
+                && refusal.problem.help.as_deref().is_none_or(|said| said == "ringfence login") =>
+        {
+            refusal.problem.help = Some(help.to_owned());
+            CliError::Refused(refusal)
+        }
+        other => other,
+    }
 }
 
 /// Keeps what a sign-in gave, under its host and tenant, and chooses both.
@@ -136,7 +165,7 @@ async fn create_key(api: &Api, first: &Signed, args: &LoginArgs) -> Result<Secre
 
 fn read_key(cx: &mut Context<'_>, args: &LoginArgs) -> Result<Secret, CliError> {
     let text = if let Some(path) = &args.token_file {
-        let mut file = File::open(path).map_err(|error| CliError::file("read", path, &error))?;
+        let mut file = File::open(path).map_err(|error| unread(path, &error))?;
         String::from_utf8(read_capped(&mut file, KEY_BYTES_MAX, "the file of the key")?).ok()
     } else if args.token_stdin {
         String::from_utf8(cx.ui.read_input(KEY_BYTES_MAX)?).ok()
@@ -150,6 +179,22 @@ fn read_key(cx: &mut Context<'_>, args: &LoginArgs) -> Result<Secret, CliError> 
         detail: "what was given is neither an API key nor an enrolment token".to_owned(),
         help: Some("the host writes the first one to  operator.token  in its data folder".to_owned()),
     })
+}
+
+/// A key's file that is not there was most often an enrolment token's, which goes once it was used.
+fn unread(path: &Path, error: &std::io::Error) -> CliError {
+    if error.kind() != ErrorKind::NotFound {
+        return CliError::file("read", path, error);
+    }
+    CliError::Failed {
+        code: "file",
+        detail: format!("`{}` does not exist", path.display()),
+        help: Some(
+            "an enrolment token signs in once, and the host removes its file then: who signed in with it has a key, \
+             and makes the others with  ringfence token create"
+                .to_owned(),
+        ),
+    }
 }
 
 fn tenant_of(principal: &PrincipalView) -> Result<Option<TenantId>, CliError> {
@@ -168,8 +213,9 @@ fn print_principal(cx: &mut Context<'_>, host: &Address, principal: &PrincipalVi
 fn principal_words(principal: &PrincipalView) -> String {
     let role = principal.role.as_deref().unwrap_or(&principal.kind);
     let scope = principal.scope.as_ref().map(|scope| format!(", good for {}", scope_text(scope))).unwrap_or_default();
+    let lent = principal.lent.as_ref().map(|lent| format!(", {} until {}", lent.role, lent.until)).unwrap_or_default();
     match &principal.tenant {
-        Some(tenant) => format!("{} ({role} of tenant {tenant}){scope}", principal.id),
+        Some(tenant) => format!("{} ({role} of tenant {tenant}){lent}{scope}", principal.id),
         None => format!("{} ({role}){scope}", principal.id),
     }
 }

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reqwest::Method;
 use ringfence_control::wire::{Deploy, NeedState, Published, RouteView, VersionDiff};
 use ringfence_core::limits::{COMPONENT_BYTES_MAX, MANIFEST_BYTES_MAX};
-use ringfence_core::{Manifest, TenantId};
+use ringfence_core::{Capability, Manifest, TenantId};
 
 use crate::args::{DeployArgs, DiffArgs, PluginArgs, PushArgs};
 use crate::client::{Body, Request};
@@ -176,7 +176,9 @@ fn published_text(published: &Published, tenant: &TenantId) -> String {
     let missing: Vec<&NeedState> = published.needs.iter().filter(|need| !need.granted).collect();
     text.push_str("  next:");
     for need in &missing {
-        text.push_str(&format!(" ringfence grant {plugin} {}\n       ", need_words(need).replace("  ", " ")));
+        let unnamed = need.capability.parse::<Capability>().ok().filter(|_| need.scope.is_none());
+        let name = unnamed.and_then(Capability::name_to_say).map(|name| format!(" {name}")).unwrap_or_default();
+        text.push_str(&format!(" ringfence grant {plugin} {}{name}\n       ", need_words(need).replace("  ", " ")));
     }
     text.push_str(&format!(" ringfence deploy {plugin}@{version}\n"));
     if !missing.is_empty() {
@@ -242,12 +244,16 @@ mod tests {
             needs: vec![
                 need("keyvalue", Some("default"), true, false),
                 need("http", Some("https://a.example"), false, true),
+                need("http", None, false, true),
+                need("queue", None, false, true),
             ],
             previous: Some("0.1.0".into()),
             compile_ms: 10,
         };
         let text = published_text(&published, &"acme".parse().unwrap());
         assert!(text.contains("ringfence grant visits http https://a.example\n"), "{text}");
+        assert!(text.contains("ringfence grant visits http ORIGIN\n"), "{text}");
+        assert!(text.contains("ringfence grant visits queue QUEUE\n"), "{text}");
         assert!(!text.contains("grant visits keyvalue"), "{text}");
         assert!(text.contains("new in 0.2.0"), "{text}");
         assert!(text.contains("ringfence deploy visits@0.2.0"), "{text}");

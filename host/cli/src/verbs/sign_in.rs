@@ -62,13 +62,27 @@ struct Back {
 
 /// How the flags say that a person signs in; none for a key.
 pub fn way(args: &LoginArgs) -> Option<Way> {
+    if args.invited || args.invitation_file.is_some() {
+        return Some(Way::Invitation);
+    }
     if let Some(who) = &args.person {
         return Some(Way::Password(who.clone()));
     }
-    if let Some(provider) = &args.provider {
-        return Some(Way::Provider(provider.clone()));
+    args.provider.clone().map(Way::Provider)
+}
+
+/// What may be wrong where the host refuses, which does not say what it was.
+pub fn help(way: &Way) -> &'static str {
+    match way {
+        Way::Password(_) => {
+            "check the name in full (`acme/ann`), the password and the one-time code; who lost one is invited anew:\n\
+             ringfence person reset NAME"
+        }
+        Way::Invitation => {
+            "an invitation is good once, and not for long; an admin makes another:\nringfence person reset NAME"
+        }
+        Way::Provider(_) => "an admin says who gets which role there:\nringfence provider list",
     }
-    (args.invited || args.invitation_file.is_some()).then_some(Way::Invitation)
 }
 
 /// Signs a person in.

@@ -73,6 +73,10 @@ pub async fn run(cx: &mut Context<'_>, command: &ThreatCommand) -> Result<Exit, 
 
 async fn list(cx: &mut Context<'_>) -> Result<Exit, CliError> {
     let answer = cx.current()?.send::<Page<ThreatFinding>>(&Request::get("/security/findings")).await?;
+    if cx.ui.format == crate::Format::Text && answer.value.items.is_empty() {
+        cx.ui.note("there are no findings");
+        return Ok(Exit::Ok);
+    }
     cx.print(&answer, |page| {
         let row = |one: &ThreatFinding| {
             let who = one.actor.clone().or_else(|| one.source.clone()).unwrap_or_default();
@@ -228,13 +232,21 @@ async fn intel(cx: &mut Context<'_>, args: &IntelArgs) -> Result<Exit, CliError>
     let bundle: Value = parse(&read(file, BUNDLE_BYTES_MAX)?, "bad-bundle")?;
     let request = Request::post("/security/threat-intelligence", bundle).query("feed", Some(&args.feed));
     let answer = api.send::<LoadedIntelligence>(&request).await?;
-    cx.print(&answer, |loaded| {
-        format!(
-            "{} indicators are matched, {} cannot be matched here, {} are not used; seen {} times in the log\n",
-            loaded.matched_count, loaded.unmatched_pattern_count, loaded.not_used_count, loaded.sightings_count
-        )
-    })?;
+    cx.print(&answer, loaded_text)?;
     Ok(Exit::Ok)
+}
+
+fn loaded_text(loaded: &LoadedIntelligence) -> String {
+    let mut text = format!(
+        "{} indicators are matched, {} cannot be matched here, {} are not used; seen {} times in the log\n",
+        loaded.matched_count, loaded.unmatched_pattern_count, loaded.not_used_count, loaded.sightings_count
+    );
+    if loaded.refused_count > 0 {
+        text.push_str(&format!("{} objects cannot be read:\n", loaded.refused_count));
+        // SECURITY: the ids in it are the feed's words, which make no lines of their own.
+        loaded.refused.iter().for_each(|why| text.push_str(&format!("  {}\n", why.replace(['\n', '\t'], " "))));
+    }
+    text
 }
 
 async fn incident(cx: &mut Context<'_>, command: &IncidentCommand) -> Result<Exit, CliError> {

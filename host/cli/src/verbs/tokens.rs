@@ -106,11 +106,21 @@ fn print(cx: &mut Context<'_>, answer: &Answer<CreatedToken>, out: Option<&Path>
         (Format::Json, Some(_)) => cx.ui.json(token),
         (Format::Text, None) => {
             cx.ui.note(&format!("key {} for {} ({}); it cannot be shown again", token.id, token.principal, token.role));
+            note_end(cx, token);
             cx.ui.text(key)
         }
         (Format::Text, Some(out)) => {
+            note_end(cx, token);
             cx.ui.text(&format!("wrote key {} for {} ({}) to {}", token.id, token.principal, token.role, out.display()))
         }
+    }
+}
+
+/// Says until when a key is good.
+fn note_end(cx: &Context<'_>, token: &TokenView) {
+    match &token.expires_at {
+        Some(at) => cx.ui.note(&format!("it expires at {at}")),
+        None => cx.ui.note("it does not expire: it is good until it is revoked; `--expires 30d` makes one that ends"),
     }
 }
 

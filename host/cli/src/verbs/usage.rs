@@ -85,13 +85,16 @@ fn fault_error(fault: &ReceiptFault) -> CliError {
     let code = match fault {
         ReceiptFault::BadKey => "receipt-bad-key",
         ReceiptFault::BadSignature => "receipt-bad-signature",
-        ReceiptFault::Malformed => "receipt-malformed",
+        ReceiptFault::Malformed | ReceiptFault::Untitled => "receipt-malformed",
         ReceiptFault::AnotherTenant => "receipt-another-tenant",
         ReceiptFault::WrongTotal { .. } => "receipt-wrong-total",
         ReceiptFault::Unchained { .. } => "receipt-unchained",
     };
     let help = match fault {
         ReceiptFault::BadKey => "the key is `audit_vkey` of  ringfence --json tenant show",
+        ReceiptFault::Untitled => {
+            "take away what stands before its first line, or fetch it anew:\nringfence usage receipt DAY"
+        }
         _ => "keep these receipts, and ask the operator",
     };
     CliError::Failed { code, detail: fault.to_string(), help: Some(help.to_owned()) }

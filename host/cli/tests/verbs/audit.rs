@@ -86,6 +86,27 @@ fn what_was_done_to_a_log_is_named_with_its_place() {
 }
 
 #[test]
+fn a_list_says_who_did_what_and_that_there_is_more() {
+    let host = StandIn::start();
+    let envelope =
+        json!({ "code": "capability.granted", "status": "success", "time": 1_767_323_045_000_i64 }).to_string();
+    let body = json!({ "actor": { "session": { "uid": "s_1" }, "user": { "uid": "acme/admin" } },
+        "api": { "operation": "grant-capability" }, "resources": [{ "uid": "acme/plugin/visits" }] });
+    let entry = json!({ "seq": 0, "envelope": envelope, "body": body, "salt": "" });
+    let path = "GET /tenants/acme/audit";
+    host.tell(path, Reply::json(200, json!({ "items": [entry], "cursor": "1" })))
+        .tell(path, Reply::json(200, json!({ "items": [entry] })));
+    let list = |person: &Person| person.run(&["--host", &host.address, "audit", "list", "--limit", "1"]);
+    let outcome = list(&Person::with_key());
+    assert_eq!(outcome.exit, ExitCode::SUCCESS, "{outcome:?}");
+    let row: Vec<&str> = outcome.out.lines().nth(1).unwrap().split_whitespace().collect();
+    let words = ["capability.granted", "success", "acme/admin", "grant-capability", "acme/plugin/visits"];
+    assert_eq!((row[0], &row[2..]), ("0", &words[..]), "{}", outcome.out);
+    assert!(outcome.err.contains("ringfence audit list --from 1"), "{outcome:?}");
+    assert!(!list(&Person::with_key()).err.contains("--from"), "the log is at its end");
+}
+
+#[test]
 fn another_key_than_the_one_kept_is_not_trusted() {
     let (host, person) = (StandIn::start(), Person::with_key());
     show(&host, 3, |_| {});
@@ -103,6 +124,8 @@ fn an_export_verifies_elsewhere_without_a_host() {
     let dir = folder.to_str().unwrap();
     let outcome = person.run(&["--host", &host.address, "audit", "export", dir]);
     assert_eq!(outcome.exit, ExitCode::SUCCESS, "{outcome:?}");
+    let again = person.run(&["--host", &host.address, "--json", "audit", "export", dir]);
+    assert!(fault(&again).starts_with("file: "), "an export is not written over: {again:?}");
     let elsewhere = Person::new();
     let file = |name: &str| folder.join(name).to_str().unwrap().to_owned();
     let (entries, checkpoint, vkey) = (file("entries.ndjson"), file("checkpoint"), file("vkey"));
@@ -111,9 +134,61 @@ fn an_export_verifies_elsewhere_without_a_host() {
     assert_eq!(outcome.exit, ExitCode::SUCCESS, "{outcome:?}");
     assert!(outcome.out.contains("\"entries_count\":5"), "{}", outcome.out);
     let text = std::fs::read_to_string(&entries).unwrap();
+    let taken_for_archive = elsewhere.run(&["--json", "audit", "verify", &entries]);
+    assert!(fault(&taken_for_archive).ends_with("is no archive of `audit package`, or is broken"));
     let without: Vec<&str> = text.lines().enumerate().filter(|(n, _)| *n != 3).map(|(_, line)| line).collect();
     std::fs::write(&entries, without.join("\n")).unwrap();
     assert_eq!(fault(&elsewhere.run(&args)), "audit-missing: entry 3 is missing");
+}
+
+#[test]
+fn a_body_that_nothing_proves_is_never_called_checked() {
+    let (host, person, vector) = (StandIn::start(), Person::with_key(), Vector::read());
+    let forge = |entries: &mut Vec<Value>| entries[2]["body"] = json!({ "actor": "acme/eve" });
+    show(&host, 5, forge);
+    assert_eq!(fault(&verify(&host, &person)), "audit-body-altered: the body of entry 2 was altered");
+    let mut entries = vector.entries(5);
+    forge(&mut entries);
+    let write = |name: &str, text: &str| {
+        let file = person.home.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let lines: Vec<String> = entries.iter().map(Value::to_string).collect();
+    let (entries, checkpoint) = (write("entries", &lines.join("\n")), write("head", vector.text("checkpoint_5")));
+    let args = ["audit", "verify", "--file", &entries, "--checkpoint", &checkpoint, "--vkey", vector.text("vkey")];
+    let told = person.run(&args);
+    assert_eq!(told.exit, ExitCode::SUCCESS, "{told:?}");
+    assert!(told.out.contains("shown without their salt: 1; NOT CHECKED"), "{}", told.out);
+    assert!(told.out.contains("not shown, or sealed: 4;"), "{}", told.out);
+    let told = person.run(&[&["--json"][..], &args[..]].concat());
+    let report: Value = serde_json::from_str(&told.out).unwrap();
+    let counts = (report["bodies_withheld_count"].as_u64(), report["bodies_bare_count"].as_u64());
+    assert_eq!(counts, (Some(5), Some(1)), "{report}");
+}
+
+#[test]
+fn an_export_is_compared_with_an_older_head_that_was_kept() {
+    let (host, person, vector) = (StandIn::start(), Person::with_key(), Vector::read());
+    let folder = person.home.path().join("log");
+    let file = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (entries, checkpoint, vkey, kept) = (file("entries.ndjson"), file("checkpoint"), file("vkey"), file("kept"));
+    let mut args = vec!["--json", "audit", "verify", "--file", &entries, "--checkpoint", &checkpoint, "--vkey", &vkey];
+    args.extend(["--previous", &kept]);
+    for (count, older) in [(5, 3), (5, 5), (3, 5)] {
+        show(&host, count, |_| {});
+        // An export is not written over.
+        let _ = std::fs::remove_dir_all(&folder);
+        let outcome = person.run(&["--host", &host.address, "audit", "export", folder.to_str().unwrap()]);
+        assert_eq!(outcome.exit, ExitCode::SUCCESS, "{outcome:?}");
+        std::fs::write(&kept, vector.text(&format!("checkpoint_{older}"))).unwrap();
+        let outcome = Person::new().run(&args);
+        if older <= count {
+            assert_eq!(outcome.exit, ExitCode::SUCCESS, "{outcome:?}");
+        } else {
+            assert!(fault(&outcome).starts_with("audit-rolled-back: "));
+        }
+    }
 }
 
 #[test]

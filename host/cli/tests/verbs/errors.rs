@@ -125,6 +125,11 @@ fn wrong_usage_ends_with_two_and_names_the_word() {
     let outcome = Person::new().run(&["deploy", "visits"]);
     ended(&outcome, 2);
     assert!(outcome.err.contains("visits@0.1.0"), "{}", outcome.err);
+    for flag in ["--from", "--to"] {
+        let outcome = Person::new().run(&["usage", flag, "yesterday"]);
+        ended(&outcome, 2);
+        assert!(outcome.err.contains("that is no time; one is `2026-11-20T08:00:00Z`"), "{}", outcome.err);
+    }
 }
 
 #[test]

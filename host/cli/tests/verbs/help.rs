@@ -67,6 +67,35 @@ fn every_example_parses() {
     }
 }
 
+/// What the host prints as help, with names in the place of words in capitals.
+#[test]
+fn every_command_that_the_host_says_would_help_parses() {
+    let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../control/src")];
+    let mut count = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            for said in text.split(".help(\"ringfence ").skip(1).filter_map(|rest| rest.split('"').next()) {
+                let is_name = |word: &str| word.bytes().all(|byte| byte.is_ascii_uppercase());
+                let words = said.split_whitespace().map(|word| match word {
+                    "BACKUP" => "b_aaaaaaaaaaaaaaaaaaaaaaaaaa",
+                    word if is_name(word) => "acme",
+                    word => word,
+                });
+                let result = command().try_get_matches_from(std::iter::once("ringfence").chain(words));
+                assert!(result.is_ok(), "{}: `ringfence {said}`: {}", path.display(), result.unwrap_err());
+                count += 1;
+            }
+        }
+    }
+    assert!(count >= 5, "only {count} were found");
+}
+
 #[test]
 fn every_verb_takes_the_global_flags_and_no_secret() {
     for (words, command) in leaves() {
@@ -104,6 +133,15 @@ fn help_fits_80_columns_and_does_not_change_unseen() {
         }
         let name = if words.is_empty() { "help".to_owned() } else { format!("help-{}", words.join("-")) };
         golden(&name, &text);
+    }
+}
+
+#[test]
+fn help_is_taken_as_a_word_too() {
+    for words in [&["help"][..], &["help", "audit", "list"][..]] {
+        let rest: Vec<String> = words.iter().skip(1).map(ToString::to_string).collect();
+        let outcome = Person::new().run(words);
+        assert_eq!((outcome.exit, outcome.out), (std::process::ExitCode::SUCCESS, help_of(&rest)));
     }
 }
 

@@ -15,5 +15,7 @@ mod hooks;
 mod people;
 mod protocol;
 mod quota;
+mod sessions;
 mod streams;
+mod threat;
 mod trust;

@@ -60,6 +60,17 @@ fn an_enrolment_token_becomes_an_operator_key_and_is_not_kept() {
 }
 
 #[test]
+fn a_token_file_that_is_gone_may_have_been_the_enrolment_token_that_was_used() {
+    let (host, person) = (StandIn::start(), Person::new());
+    let gone = person.home.path().join("operator.token");
+    let outcome = person.run(&["login", "--host", &host.address, "--token-file", gone.to_str().unwrap()]);
+    assert_eq!(outcome.exit, ExitCode::FAILURE, "{outcome:?}");
+    assert!(outcome.err.contains("operator.token` does not exist"), "{}", outcome.err);
+    assert!(outcome.err.contains("an enrolment token signs in once"), "{}", outcome.err);
+    assert!(host.seen().is_empty(), "nothing was asked");
+}
+
+#[test]
 fn a_token_is_kept_until_shortly_before_its_end() {
     let host = StandIn::start();
     let person = signed_in(&host);
@@ -253,6 +264,41 @@ fn a_policy_is_replaced_only_as_it_was_read() {
     assert_eq!(outcome.exit, ExitCode::SUCCESS, "{outcome:?}");
     let put = host.seen().remove(1);
     assert!(put.headers.contains(&("if-match".to_owned(), "\"7\"".to_owned())), "{:?}", put.headers);
+}
+
+#[test]
+fn a_policy_is_tried_before_it_is_in_force_and_an_earlier_one_comes_back() {
+    let host = StandIn::start();
+    let example = json!({ "principal": "anonymous", "action": "invoke", "resource": "tenant/acme/plugin/hello" });
+    let answer = |state: &str, newly_allowed: Value| {
+        let review = json!({ "policies_count": 1, "questions_count": 5, "left_out_count": 0, "only_narrows": false,
+            "findings": [{ "kind": "opens-to-anonymous", "text": "`tenant/1` lets anybody in" }],
+            "newly_allowed": newly_allowed,
+            "newly_denied": { "questions_count": 0, "askings_count": 0, "examples": [] } });
+        Reply::json(200, json!({ "state": state, "version": 8, "review": review }))
+    };
+    let none = json!({ "questions_count": 0, "askings_count": 0, "examples": [] });
+    let one = json!({ "questions_count": 1, "askings_count": 3, "examples": [example] });
+    let put = "PUT /tenants/acme/policy";
+    host.tell(put, answer("draft", one.clone()))
+        .tell(put, answer("draft", one))
+        .tell(put, answer("draft", none.clone()))
+        .tell("POST /tenants/acme/policy/rollback", answer("active", none));
+    let run =
+        |verb: &str| Person::with_key().run_with_input(&["--host", &host.address, "policy", verb, "-"], "permit(..);");
+    let tested = run("test");
+    assert_eq!(tested.exit, ExitCode::SUCCESS, "{tested:?}");
+    assert!(tested.out.contains("lets anybody in"), "{tested:?}");
+    let differs = run("diff");
+    assert!(differs.out.contains("+ anonymous invoke tenant/acme/plugin/hello"), "{differs:?}");
+    assert!(!differs.out.contains("lets anybody in"), "the differences alone: {differs:?}");
+    assert!(run("diff").out.contains("no difference in 5 questions of late"));
+    let back = Person::with_key().run(&["--host", &host.address, "policy", "rollback", "3"]);
+    assert_eq!(back.exit, ExitCode::SUCCESS, "{back:?}");
+    let seen = host.seen();
+    let sent: Vec<Value> = seen.iter().map(|request| serde_json::from_slice(&request.body).unwrap()).collect();
+    assert!(sent.iter().take(3).all(|body| body["mode"] == "draft"), "nothing is put in force: {sent:?}");
+    assert_eq!(sent[3], json!({ "version": 3 }));
 }
 
 #[test]

@@ -215,6 +215,11 @@ fn devices_are_listed_shown_and_revoked_after_a_question() {
     host.tell("GET /tenants/acme/devices", all());
     golden("device-show", &good(&host, &person, &["device", "show", "ann", "phone"]));
     host.tell("GET /tenants/acme/devices", all());
+    golden("device-show", &good(&host, &person, &["device", "show", "acme/ann", "phone"]));
+    let elsewhere = run(&host, &person, &["device", "show", "other/ann", "phone"]);
+    assert_eq!(elsewhere.exit, ExitCode::from(5), "{elsewhere:?}");
+    assert!(elsewhere.err.contains("`other/ann` is nobody of tenant `acme`"), "{elsewhere:?}");
+    host.tell("GET /tenants/acme/devices", all());
     assert_eq!(run(&host, &person, &["device", "show", "bob", "phone"]).exit, ExitCode::from(5));
 
     let revoke = ["device", "revoke", "ann", "laptop"];
@@ -223,6 +228,9 @@ fn devices_are_listed_shown_and_revoked_after_a_question() {
     assert_eq!(host.seen().len(), seen);
     host.tell("DELETE /tenants/acme/devices/ann/laptop", Reply::text(204, "text/plain", ""));
     let out = good(&host, &person, &[&revoke[..], &["--yes"]].concat());
+    assert_eq!(out, "revoked laptop of acme/ann\n");
+    host.tell("DELETE /tenants/acme/devices/ann/laptop", Reply::text(204, "text/plain", ""));
+    let out = good(&host, &person, &["device", "revoke", "acme/ann", "laptop", "--yes"]);
     assert_eq!(out, "revoked laptop of acme/ann\n");
 }
 

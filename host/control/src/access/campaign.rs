@@ -154,6 +154,11 @@ impl Item {
         self.decisions.last().is_some_and(|last| last.choice == Choice::Revoke && !last.done)
     }
 
+    /// Whether any of these may decide it at all.
+    pub(crate) fn is_for_any(&self, reviewers: &[PrincipalId], persons: &impl Persons) -> bool {
+        reviewers.iter().any(|by| self.conflict(by, Choice::Revoke, persons).is_none())
+    }
+
     /// Why `by` may not choose this, if so. Nobody decides about himself, nor keeps what he gave; what is to stay stays by the
     /// word of a second person. A revocation takes away and needs no more than another person.
     pub(crate) fn conflict(&self, by: &PrincipalId, choice: Choice, persons: &impl Persons) -> Option<Conflict> {
@@ -233,6 +238,16 @@ mod tests {
             assert_eq!(key_of("ann.ci").conflict(&who("ann"), choice, &Owners), Some(Conflict::Own));
             assert_eq!(key_of("ann").conflict(&who("bob"), choice, &Owners), None);
         }
+    }
+
+    #[test]
+    fn what_is_all_reviewers_own_is_for_none_of_them() {
+        assert!(!key_of("ann.ci").is_for_any(&[who("ann"), who("ann.phone")], &Owners));
+        assert!(key_of("ann.ci").is_for_any(&[who("ann"), who("new-bob")], &Owners));
+        assert!(
+            Item { holder: None, ..key_of("ann") }.is_for_any(&[who("eve")], &Owners),
+            "he may take back what he gave"
+        );
     }
 
     #[test]

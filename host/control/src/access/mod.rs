@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use ringfence_core::{Capability, PluginName, PrincipalId, TenantId};
-use ringfence_store::TenantStore;
+use ringfence_store::{Locks, TenantStore};
 
 /// What was used and is not written down yet, and whose turn it is.
 #[derive(Clone, Default)]
@@ -27,8 +27,8 @@ struct Shared {
     pending: Mutex<Pending>,
     /// One at a time writes facts.
     keeping: tokio::sync::Mutex<()>,
-    /// One at a time decides about an item, so that an item is decided once.
-    deciding: tokio::sync::Mutex<()>,
+    /// One at a time decides about an item of a tenant, so that an item is decided once.
+    deciding: Locks<TenantId>,
     /// Told when a review was opened, which may be due before the next round.
     opened: tokio::sync::Notify,
 }

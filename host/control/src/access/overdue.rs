@@ -62,7 +62,7 @@ impl Control {
 
     /// Finishes revocations that the end of the host cut: they were decided and are on the record.
     async fn carry_on(&self, tenant: &TenantId, store: &TenantStore, campaign: &Campaign) -> Result<(), ApiError> {
-        let _one = self.access.0.deciding.lock().await;
+        let _one = self.access.0.deciding.of(tenant.clone()).await;
         for mut item in items_of(store, &campaign.id).await?.into_iter().filter(Item::is_cut) {
             let Some(by) = item.decisions.last().map(|last| last.by.clone()) else { continue };
             let Some(call) = self.in_the_name_of(tenant, &by) else { continue };
@@ -81,7 +81,7 @@ impl Control {
     }
 
     async fn come_due(&self, tenant: &TenantId, store: &TenantStore, found: &Campaign) -> Result<(), ApiError> {
-        let _one = self.access.0.deciding.lock().await;
+        let _one = self.access.0.deciding.of(tenant.clone()).await;
         // As it is by now: somebody may have closed it while this waited for its turn.
         let mut campaign = head(store, found.id.as_str()).await?;
         if campaign.closed_at.is_some() || campaign.due_done {
@@ -156,6 +156,7 @@ impl Control {
             principal,
             request: RequestId::random(&*self.parts.entropy),
             peer: None,
+            user_agent: None,
             traceparent: None,
             again: None,
         })

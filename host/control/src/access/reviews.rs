@@ -82,6 +82,7 @@ pub async fn open(
     let (tenant, store) = (reached.tenant, reached.store);
     let now = control.parts.clock.now();
     let plan = plan(&tenant, new, now)?;
+    control.check_reviewers(&tenant, &plan.reviewers)?;
     if plan.overdue == Overdue::Revoke {
         control.may_revoke_later(&call, &tenant, &plan).await?;
     }
@@ -92,6 +93,7 @@ pub async fn open(
         let text = format!("a review has 1 to {ITEMS_COUNT_MAX} items, and this one would have {count}");
         return Err(ApiError::new("bad-review", text));
     }
+    let warnings = control.undecidable(&plan, &items)?;
     let campaign = Campaign {
         id: ReviewId::random(&*control.parts.entropy),
         title: plan.title,
@@ -112,13 +114,13 @@ pub async fn open(
     let log = Log::Tenant(store.clone());
     control
         .bracket(&call, &log, reached.permit, codes::REVIEW_OPENED, details, async |_permit| {
-            let _one = control.access.0.deciding.lock().await;
+            let _one = control.access.0.deciding.of(tenant.clone()).await;
             make_room(&store).await?;
             keep(&store, &campaign, &items).await
         })
         .await?;
     control.access.0.opened.notify_one();
-    Ok((StatusCode::CREATED, Json(view(&campaign, &items, now))))
+    Ok((StatusCode::CREATED, Json(AccessReviewView { warnings, ..view(&campaign, &items, now) })))
 }
 
 /// Lists access reviews, newest first: all of them to who may list keys, else those that the caller reviews.
@@ -200,7 +202,7 @@ pub async fn decide(
     let reason = checked_words(asked.reason, "reason")?;
     let number: u64 = item.parse().map_err(|_| ApiError::not_found())?;
     // The review is read in one's turn: it may be closed while others have theirs.
-    let _one = control.access.0.deciding.lock().await;
+    let _one = control.access.0.deciding.of(tenant.clone()).await;
     let campaign = control.seen(&call, &tenant, &store, &review).await?;
     let item: Item = store.get_json(&item_key(&campaign.id, number)).await?.ok_or_else(ApiError::not_found)?;
     control.may_decide(&call, &tenant, &campaign, &item).await?;
@@ -228,7 +230,7 @@ pub async fn close(
     Path((tenant, review)): Path<(String, String)>,
 ) -> Result<Json<AccessReviewView>, ApiError> {
     let reached = control.reach_tenant::<act::ApproveChange>(&call, &tenant).await?;
-    let store = reached.store;
+    let (tenant, store) = (reached.tenant, reached.store);
     let campaign = head(&store, &review).await?;
     if campaign.closed_at.is_some() {
         return Err(closed());
@@ -239,7 +241,7 @@ pub async fn close(
     let log = Log::Tenant(store.clone());
     let campaign = control
         .bracket(&call, &log, reached.permit, codes::REVIEW_CLOSED, details, async |permit| {
-            let _one = control.access.0.deciding.lock().await;
+            let _one = control.access.0.deciding.of(tenant.clone()).await;
             let mut campaign = head(&store, &review).await?;
             campaign.closed_at.get_or_insert(control.parts.clock.now());
             campaign.closed_by.get_or_insert(permit.principal().clone());
@@ -334,8 +336,13 @@ impl Control {
     }
 
     async fn seen(&self, call: &Call, tenant: &TenantId, store: &TenantStore, id: &str) -> Result<Campaign, ApiError> {
-        let campaign = head(store, id).await?;
-        if self.may_see(call, tenant, &campaign) { Ok(campaign) } else { Err(ApiError::not_found()) }
+        let none = || ApiError::not_found().help("those that you review or may see:  ringfence access review list");
+        match head(store, id).await {
+            Ok(campaign) if self.may_see(call, tenant, &campaign) => Ok(campaign),
+            Ok(_) => Err(none()),
+            Err(error) if error.code == "not-found" => Err(none()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether it is the caller's turn with an item.
@@ -360,6 +367,35 @@ impl Control {
                 Err(ApiError::new("not-reviewer", format!("`{}` is no reviewer of this", call.principal.id())))
             }
         }
+    }
+
+    /// Refuses reviewers who are nobody here: what a slip of the pen is to decide, nobody decides.
+    fn check_reviewers(&self, tenant: &TenantId, reviewers: &[PrincipalId]) -> Result<(), ApiError> {
+        match reviewers.iter().find(|reviewer| !self.parts.identity.is_anybody(Some(tenant), reviewer)) {
+            None => Ok(()),
+            Some(nobody) => {
+                let text = format!("reviewer `{nobody}` is nobody here: no person, no live key, and never signed in");
+                Err(ApiError::new("bad-review", text).help("ringfence person list"))
+            }
+        }
+    }
+
+    /// What is to be said of items that are all their reviewers' own. Refuses to have such revoked because nobody may decide them.
+    fn undecidable(&self, plan: &Plan, items: &[Item]) -> Result<Vec<String>, ApiError> {
+        let identity = &self.parts.identity;
+        let mut own = items.iter().filter(|item| !item.is_for_any(&plan.reviewers, identity)).peekable();
+        let Some(first) = own.peek().map(|item| item_view((*item).clone())) else { return Ok(Vec::new()) };
+        let text = format!(
+            "{} of the items can be decided by none of the reviewers, for nobody decides about himself; the first is {} ({})",
+            own.count(),
+            first.number,
+            first.what
+        );
+        if plan.overdue == Overdue::Revoke {
+            let text = format!("{text}; it would be revoked on the last day");
+            return Err(ApiError::new("bad-review", text).help("name another reviewer as well"));
+        }
+        Ok(vec![format!("{text}; name another reviewer as well")])
     }
 
     /// Whether who opens a review may have its rest revoked: he can be asked for later, and may do each of it now.
@@ -525,6 +561,7 @@ fn view(campaign: &Campaign, items: &[Item], now: Timestamp) -> AccessReviewView
         open_count,
         closed_at: campaign.closed_at.map(|at| at.to_string()),
         closed_by: campaign.closed_by.as_ref().map(ToString::to_string),
+        warnings: Vec::new(),
     }
 }
 

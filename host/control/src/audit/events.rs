@@ -56,10 +56,8 @@ pub async fn record(
     let resource = new.resource(&permit.resource().to_string());
     let name = act::RecordEvent::NAME;
     let mut event = Event::new(codes::APPLICATION_EVENT, name, call.principal.id().clone(), resource);
-    event.request = Some(call.request.clone());
+    call.sign(&mut event);
     event.decision = Some(permit.decision().clone());
-    event.session = call.principal.session().cloned();
-    event.source_ip = call.peer;
     event.details = match subject {
         None => new.details(),
         Some(subject) => {

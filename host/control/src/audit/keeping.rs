@@ -167,7 +167,11 @@ impl Control {
         let hold = self
             .bracket(call, &writable(log), permit, codes::HOLD_SET, details, async |_permit| {
                 // A deletion of the tenant, or of a person in it, looks for holds under this lock.
-                let _one = self.changing.lock().await;
+                let _one = match log {
+                    Log::Tenant(store) => self.turn_to_change(store).await,
+                    // No deletion destroys the host's own.
+                    Log::Host => None,
+                };
                 if matches!(log, Log::Tenant(store) if matches!(store.check_keys(), Err(StoreError::Gone))) {
                     // There is no way back from it, and a hold that keeps nothing must not be taken for one.
                     let text = "the deletion of this tenant has begun: no hold keeps its log any more";

@@ -10,7 +10,7 @@ use ringfence_automation::Effects;
 use ringfence_automation::hooks::{Asked, Binding, BindingSpec, HookAnswer, Point, PointSpec};
 use ringfence_capabilities::Trail;
 use ringfence_core::proof::act;
-use ringfence_core::{PluginName, ResourceName};
+use ringfence_core::{PluginName, Resource, ResourceName};
 use serde_json::json;
 
 use crate::Control;
@@ -112,13 +112,13 @@ pub async fn bind(
     let log = Log::Tenant(reached.store.clone());
     let details = json!({ "hook": name.as_str(), "plugin": plugin.as_str(), "order": spec.order });
     let (tenant, store) = (reached.tenant, reached.store);
-    let binding = control
+    let (binding, warnings) = control
         .bracket(&call, &log, reached.permit, codes::HOOK_BOUND, details, async |permit| {
             let automation = &control.parts.automation;
             Ok(automation.bind(&tenant, &store, &name, &plugin, spec, permit.principal()).await?)
         })
         .await?;
-    Ok(Json(binding_view(binding)))
+    Ok(Json(BindingView { warnings, ..binding_view(binding) }))
 }
 
 /// Takes a binding away.
@@ -174,6 +174,7 @@ async fn ask(
     body: CallHook,
     effects: Effects,
 ) -> Result<Json<HookAnswer>, ApiError> {
+    check_answerers(control, call, tenant, name).await?;
     // Each plugin that runs is a decision, an invocation and a record of its own; asking is none.
     let reached = control.reach_tenant::<act::CallHook>(call, tenant).await?;
     let hook: ResourceName = name.parse()?;
@@ -188,6 +189,22 @@ async fn ask(
         trail: Trail::of_trace(call.traceparent.clone()),
     };
     Ok(Json(control.parts.automation.ask(asked).await?))
+}
+
+/// Where this was answered before: whether the caller may still invoke each plugin that is bound. The kept answer is what they said, and
+/// asking for the hook alone would tell it. SECURITY: of the caller's own tenant; what else there is, `reach_tenant` says.
+async fn check_answerers(control: &Control, call: &Call, tenant: &str, name: &str) -> Result<(), ApiError> {
+    let Some(own) = call.principal.tenant().filter(|own| call.again.is_some() && own.as_str() == tenant) else {
+        return Ok(());
+    };
+    let (Some(store), Ok(hook)) = (control.parts.tenants.open_tenant(own), name.parse::<ResourceName>()) else {
+        return Ok(());
+    };
+    for binding in control.parts.automation.bindings(&store, &hook).await? {
+        let plugin = Resource::Plugin { tenant: own.clone(), plugin: binding.plugin };
+        control.check_again::<act::Invoke>(call, &plugin).await?;
+    }
+    Ok(())
 }
 
 fn point_view(point: Point) -> PointView {
@@ -209,5 +226,6 @@ fn binding_view(binding: Binding) -> BindingView {
         condition: binding.spec.condition,
         bound_at: binding.bound_at.to_string(),
         bound_by: binding.bound_by.to_string(),
+        warnings: Vec::new(),
     }
 }

@@ -6,10 +6,11 @@ use axum::extract::{Path, State};
 use http::StatusCode;
 use ringfence_audit::{Log, codes};
 use ringfence_automation::AutomationError;
-use ringfence_automation::queue::{DeadLetter, QueueSpec, QueueState};
+use ringfence_automation::queue::{DeadLetter, Letters, QueueSpec, QueueState};
 use ringfence_capabilities::{Letter, Trail};
 use ringfence_core::proof::act;
 use ringfence_core::{PluginName, QueueName, ResourceName};
+use ringfence_engine::Export;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -66,13 +67,18 @@ pub async fn write(
     let reached = control.reach_tenant::<act::WriteAutomation>(&call, &tenant).await?;
     let name: QueueName = name.parse()?;
     let plugin: Option<PluginName> = body.plugin.as_deref().map(str::parse).transpose()?;
+    let automation = &control.parts.automation;
+    // A plugin that it had before is not asked about, so that a queue can be paused whatever its plugin has become.
+    let before = automation.queue(&reached.store, &name).await.ok().and_then(|state| state.record.spec.plugin);
+    if let Some(plugin) = plugin.as_ref().filter(|plugin| before.as_ref() != Some(*plugin)) {
+        automation.check_handler(&reached.tenant, plugin, Export::Message).await?;
+    }
     let spec = QueueSpec { plugin, rules: body.rules(), paused: body.paused };
     let log = Log::Tenant(reached.store.clone());
     let details = json!({ "queue": name.as_str(), "settings": spec });
     let (tenant, store) = (reached.tenant, reached.store);
     let state = control
         .bracket(&call, &log, reached.permit, codes::QUEUE_WRITTEN, details, async |permit| {
-            let automation = &control.parts.automation;
             Ok(automation.set_queue(&tenant, &store, name.as_str(), spec, permit.principal()).await?)
         })
         .await?;
@@ -154,7 +160,7 @@ pub async fn dead(
     Ok(Json(Page { items, cursor: next.map(|token| token.to_string()) }))
 }
 
-/// Puts dead messages back, with all their attempts before them; all of them when none is named.
+/// Puts dead messages back, with all their attempts before them: those that are named or contain a text, or all.
 #[utoipa::path(post, path = "/tenants/{tenant}/queues/{name}/dead/redrive", tag = "automation", request_body = Redrive,
     responses((status = 200, body = Redriven), (status = "default", body = Problem)))]
 pub async fn redrive(
@@ -165,18 +171,20 @@ pub async fn redrive(
 ) -> Result<Json<Redriven>, ApiError> {
     let reached = control.reach_tenant::<act::WriteAutomation>(&call, &tenant).await?;
     let name: QueueName = name.parse()?;
+    let is_all = body.ids.is_empty() && body.text.is_none();
+    let meant = letters(&body.ids, body.text.as_deref(), is_all)?;
     let log = Log::Tenant(reached.store.clone());
-    let details = json!({ "queue": name.as_str(), "ids": body.ids });
+    let details = json!({ "queue": name.as_str(), "ids": body.ids, "by_text": body.text.is_some() });
     let store = reached.store;
     let count = control
         .bracket(&call, &log, reached.permit, codes::QUEUE_REDRIVEN, details, async |_permit| {
-            Ok(control.parts.automation.redrive(&store, &name, &body.ids).await?)
+            Ok(control.parts.automation.redrive(&store, &name, meant).await?)
         })
         .await?;
     Ok(Json(Redriven { count }))
 }
 
-/// Throws dead messages away: those that are named, or all when the body says so.
+/// Throws dead messages away: those that are named or contain a text, or all when the body says so.
 #[utoipa::path(post, path = "/tenants/{tenant}/queues/{name}/dead/discard", tag = "automation", request_body = Discard,
     responses((status = 200, body = Discarded), (status = "default", body = Problem)))]
 pub async fn discard(
@@ -187,18 +195,29 @@ pub async fn discard(
 ) -> Result<Json<Discarded>, ApiError> {
     let reached = control.reach_tenant::<act::WriteAutomation>(&call, &tenant).await?;
     let name: QueueName = name.parse()?;
-    if body.ids.is_empty() != body.all {
-        return Err(AutomationError::BadQueue("name messages in `ids`, or say `all`".to_owned()).into());
-    }
+    let meant = letters(&body.ids, body.text.as_deref(), body.all)?;
     let log = Log::Tenant(reached.store.clone());
-    let details = json!({ "queue": name.as_str(), "ids": body.ids });
+    let details = json!({ "queue": name.as_str(), "ids": body.ids, "by_text": body.text.is_some() });
     let store = reached.store;
     let count = control
         .bracket(&call, &log, reached.permit, codes::QUEUE_DISCARDED, details, async |_permit| {
-            Ok(control.parts.automation.discard(&store, &name, &body.ids).await?)
+            Ok(control.parts.automation.discard(&store, &name, meant).await?)
         })
         .await?;
     Ok(Json(Discarded { count }))
+}
+
+/// Which dead messages a body means: it says so in one way.
+fn letters<'a>(ids: &'a [String], text: Option<&'a str>, is_all: bool) -> Result<Letters<'a>, AutomationError> {
+    match (ids, text, is_all) {
+        ([], None, true) => Ok(Letters::All),
+        ([], Some(text), false) if !text.is_empty() => Ok(Letters::Containing(text)),
+        ([_, ..], None, false) => Ok(Letters::Named(ids)),
+        _ => {
+            let why = "name messages in `ids`, or give a `text` that they contain, or say `all`";
+            Err(AutomationError::BadQueue(why.to_owned()))
+        }
+    }
 }
 
 fn view(state: QueueState) -> QueueView {
@@ -228,5 +247,28 @@ fn dead_view(letter: DeadLetter) -> DeadLetterView {
         hook: letter.hook.map(|target| target.hook),
         group: letter.group,
         last_error: letter.last_error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_letters_are_meant_is_said_in_one_way_and_a_text_that_all_contain_is_none() {
+        let named = vec!["work/1".to_owned()];
+        let (ids, none): (&[String], &[String]) = (&named, &[]);
+        assert_eq!(letters(none, None, true).unwrap(), Letters::All);
+        assert_eq!(letters(none, Some("x"), false).unwrap(), Letters::Containing("x"));
+        assert_eq!(letters(ids, None, false).unwrap(), Letters::Named(ids));
+        for (ids, text, is_all) in [
+            (none, None, false),
+            (none, Some(""), false),
+            (none, Some("x"), true),
+            (ids, Some("x"), false),
+            (ids, None, true),
+        ] {
+            assert!(letters(ids, text, is_all).is_err(), "{ids:?} {text:?} {is_all}");
+        }
     }
 }

@@ -105,6 +105,8 @@ fn view(view: FeedView) -> FeedStatus {
         answered_at: state.answered_at.map(|at| at.to_string()),
         loaded_at: state.loaded_at.map(|at| at.to_string()),
         objects_count: state.objects_count,
+        refused_count: state.refused_count,
+        last_refused: state.last_refused,
         active_after_us: state.active_after_us,
         failures: state.failures,
         last_error: state.last_error,

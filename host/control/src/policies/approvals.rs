@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, ApprovalId, Permit, PrincipalId, Resource, Role, TenantId};
+use ringfence_identity::IdentityError;
 use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -64,7 +65,38 @@ pub(super) struct Approval {
     pub(super) want: Want,
 }
 
-/// Lists what waits for somebody to allow it, oldest first.
+impl Want {
+    /// Whether what comes of it stays until somebody changes it again.
+    fn lasts(&self) -> bool {
+        !matches!(self, Self::Elevation { .. })
+    }
+}
+
+impl Approval {
+    /// Whether it can be allowed still.
+    fn waits(&self, now: Timestamp) -> bool {
+        now < self.expires_at
+    }
+
+    /// Whether this one may allow it: another than who asked.
+    fn check_other(
+        &self,
+        who: &PrincipalId,
+        are_two: impl Fn(&PrincipalId, &PrincipalId) -> bool,
+    ) -> Result<(), ApiError> {
+        if self.asked_by == *who {
+            return Err(ApiError::new("own-request", "who asked for it cannot allow it")
+                .help("another tenant-admin can: ringfence approval list"));
+        }
+        // A role is the admin's own to give. What lasts needs two people, not two keys of one.
+        if self.want.lasts() && !are_two(&self.asked_by, who) {
+            return Err(ApiError::second_person_needed());
+        }
+        Ok(())
+    }
+}
+
+/// Lists what waits for somebody to allow it, oldest first: to who may read the policy all, to others of the tenant their own.
 #[utoipa::path(get, path = "/tenants/{tenant}/approvals", tag = "policy",
     responses((status = 200, body = Page<ApprovalView>), (status = "default", body = Problem)))]
 pub async fn list(
@@ -72,8 +104,9 @@ pub async fn list(
     call: Call,
     Path(tenant): Path<String>,
 ) -> Result<Json<Page<ApprovalView>>, ApiError> {
-    let reached = control.reach_tenant::<act::ReadPolicy>(&call, &tenant).await?;
-    let waiting = control.waiting(&reached.store).await?;
+    let (store, whose) = control.shown_of(&call, &tenant).await?;
+    let mut waiting = control.waiting(&store).await?;
+    waiting.retain(|approval| whose.shows(&call, &approval.asked_by));
     Ok(Json(Page { items: waiting.into_iter().map(view).collect(), cursor: None }))
 }
 
@@ -94,8 +127,10 @@ pub async fn approve(
         .bracket(&call, &log, reached.permit, codes::APPROVAL_GIVEN, details, async |permit| {
             // On the record, where a rule looks for it.
             control.check_other(&call, &approval)?;
-            // Taken away first, so that two who allow it at the same moment act once.
-            take(&store, &approval).await?;
+            // Taken away first, so that two who allow it at the same moment act once. A role is given in the request's place.
+            if approval.want.lasts() {
+                take(&store, &approval).await?;
+            }
             control.carry_out(&call, &tenant, &store, &approval, permit.principal()).await
         })
         .await?;
@@ -132,19 +167,45 @@ pub async fn refuse(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Whose requests and lent roles are shown.
+pub(super) enum Whose {
+    /// Everybody's.
+    All,
+    /// The caller's own.
+    Own,
+}
+
+impl Whose {
+    pub(super) fn shows(&self, call: &Call, whose: &PrincipalId) -> bool {
+        matches!(self, Self::All) || whose == call.principal.id()
+    }
+}
+
 impl Control {
+    /// Where requests and lent roles of a tenant stand, and whose of them the caller sees. His own need no permit, as his
+    /// sessions need none; a stranger is refused as everywhere.
+    pub(super) async fn shown_of(&self, call: &Call, tenant: &str) -> Result<(TenantStore, Whose), ApiError> {
+        let home = call.principal.tenant().filter(|home| home.as_str() == tenant);
+        let may_read_all = |home: &TenantId| {
+            let resource = Resource::Tenant { tenant: home.clone() };
+            self.parts.policy.permit_from::<act::ReadPolicy>(&call.principal, call.peer, &resource).is_ok()
+        };
+        let Some(home) = home.filter(|&home| !may_read_all(home)) else {
+            let reached = self.reach_tenant::<act::ReadPolicy>(call, tenant).await?;
+            return Ok((reached.store, Whose::All));
+        };
+        let store = self.parts.tenants.open_tenant(home).ok_or_else(ApiError::not_found)?;
+        store.check_keys()?;
+        if self.parts.tenants.is_unread(home) {
+            return Err(ApiError::key_disabled());
+        }
+        Ok((store, Whose::Own))
+    }
+
     /// Whether who allows it is another than who asked.
     fn check_other(&self, call: &Call, approval: &Approval) -> Result<(), ApiError> {
-        if approval.asked_by == *call.principal.id() {
-            return Err(ApiError::new("own-request", "who asked for it cannot allow it")
-                .help("another tenant-admin can: ringfence approval list"));
-        }
-        // A role is the admin's own to give. What lasts needs two people, not two keys of one.
-        let lasts = !matches!(approval.want, Want::Elevation { .. });
-        if lasts && !self.parts.identity.is_second_person(&approval.asked_by, call.principal.id()) {
-            return Err(ApiError::second_person_needed());
-        }
-        Ok(())
+        let identity = &self.parts.identity;
+        approval.check_other(call.principal.id(), |one, other| identity.is_second_person(one, other))
     }
 
     /// Puts what is asked for among what waits.
@@ -163,7 +224,11 @@ impl Control {
         let approval = Approval { id, asked_by: call.principal.id().clone(), at: now, expires_at, want };
         let details = json!({ "approval": approval.id, "wants": words(&approval.want) });
         self.bracket(call, log, permit, codes::APPROVAL_ASKED, details, async |_permit| {
-            let _one = self.changing.lock().await;
+            let _one = self.turn_to_change(store).await;
+            // SECURITY: who was removed while this was on its way asks for nothing any more: his name may be another's by now.
+            if !self.parts.identity.is_signed_in(&call.principal) {
+                return Err(ApiError::from(IdentityError::Unauthenticated));
+            }
             if self.waiting(store).await?.len() >= WAITING_COUNT_MAX {
                 let text = format!("{WAITING_COUNT_MAX} requests wait already; allow or refuse some first");
                 return Err(ApiError::new("conflict", text));
@@ -187,20 +252,31 @@ impl Control {
         let mut waiting = Vec::new();
         for (at, record) in page.records {
             let approval: Approval = record.json()?;
-            if approval.expires_at <= now {
-                store.delete(&at).await?;
-            } else {
+            if approval.waits(now) {
                 waiting.push(approval);
+            } else {
+                store.delete(&at).await?;
             }
         }
         waiting.sort_by(|a, b| (a.at, a.id.as_str()).cmp(&(b.at, b.id.as_str())));
         Ok(waiting)
     }
 
+    /// Takes away all that one name asked for. The caller holds the turn to change.
+    pub(super) async fn take_asked(&self, store: &TenantStore, asked_by: &PrincipalId) -> Result<(), ApiError> {
+        let mut waiting = self.waiting(store).await?;
+        waiting.retain(|approval| approval.asked_by == *asked_by);
+        if !waiting.is_empty() {
+            let ops: Vec<Op> = waiting.iter().map(|approval| Op::delete(key(&approval.id))).collect();
+            store.batch(ops, Vec::new()).await?;
+        }
+        Ok(())
+    }
+
     async fn find_waiting(&self, store: &TenantStore, id: &str) -> Result<Approval, ApiError> {
         let id: ApprovalId = id.parse().map_err(|_| ApiError::not_found())?;
         let found: Option<Approval> = store.get_json(&key(&id)).await?;
-        found.filter(|approval| self.parts.clock.now() < approval.expires_at).ok_or_else(ApiError::not_found)
+        found.filter(|approval| approval.waits(self.parts.clock.now())).ok_or_else(ApiError::not_found)
     }
 
     /// Whether somebody else could allow what a tenant-admin asks for. Who may not see the keys cannot know, so for them
@@ -272,10 +348,11 @@ fn view(approval: Approval) -> ApprovalView {
         Want::Trust { .. } => ("trust", words(&approval.want)),
         Want::Elevation { .. } => ("elevation", words(&approval.want)),
     };
-    let (text, found) = match approval.want {
-        Want::Policy { text, found, .. } | Want::Labels { text, found, .. } => (Some(text), found.map(|found| *found)),
-        Want::Trust { settings, .. } => (serde_json::to_string(&settings).ok(), None),
-        Want::Elevation { .. } => (None, None),
+    let (text, note, found) = match approval.want {
+        Want::Policy { text, note, found, .. } => (Some(text), note, found.map(|found| *found)),
+        Want::Labels { text, found, .. } => (Some(text), None, found.map(|found| *found)),
+        Want::Trust { settings, .. } => (serde_json::to_string(&settings).ok(), None, None),
+        Want::Elevation { .. } => (None, None, None),
     };
     ApprovalView {
         id: approval.id.to_string(),
@@ -285,10 +362,63 @@ fn view(approval: Approval) -> ApprovalView {
         at: approval.at.to_string(),
         expires_at: approval.expires_at.to_string(),
         text,
+        note,
         found,
     }
 }
 
-fn key(id: &ApprovalId) -> Key {
+pub(super) fn key(id: &ApprovalId) -> Key {
     Key::new(["approval", id.as_str()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(want: Want) -> Approval {
+        let at = Timestamp::UNIX_EPOCH;
+        Approval {
+            id: format!("ap_{}", "a".repeat(26)).parse().unwrap(),
+            asked_by: "acme/ann".parse().unwrap(),
+            at,
+            expires_at: at + SignedDuration::from_hours(WAITING_HOURS),
+            want,
+        }
+    }
+
+    fn role() -> Approval {
+        asked(Want::Elevation { role: Role::Developer, minutes: 5, reason: "a fire".to_owned() })
+    }
+
+    /// What is said to this one, of whom ann is another person or the same with another key.
+    fn said(approval: &Approval, who: &str, is_another_person: bool) -> Option<&'static str> {
+        approval.check_other(&who.parse().unwrap(), |_, _| is_another_person).err().map(|error| error.code)
+    }
+
+    #[test]
+    fn nobody_allows_what_he_asked_for_and_what_lasts_takes_another_person() {
+        let labels = asked(Want::Labels { text: "{}".to_owned(), base_version: 0, found: None });
+        for approval in [&labels, &role()] {
+            assert_eq!(said(approval, "acme/ann", true), Some("own-request"));
+            assert_eq!(said(approval, "acme/bob", true), None);
+        }
+        assert_eq!(said(&labels, "acme/anns-key", false), Some("second-person-needed"));
+        assert_eq!(said(&role(), "acme/anns-key", false), None, "a role is an admin's own to give");
+    }
+
+    #[test]
+    fn a_request_waits_a_day_and_is_good_for_nothing_from_then_on() {
+        let (approval, hour) = (role(), SignedDuration::from_hours(1));
+        assert!(approval.waits(approval.expires_at - hour));
+        assert!(!approval.waits(approval.expires_at) && !approval.waits(approval.expires_at + hour));
+    }
+
+    #[tokio::test]
+    async fn of_two_who_allow_the_same_one_acts() {
+        let (store, _dir) = crate::test_store::store().await;
+        let approval = asked(Want::Labels { text: "{}".to_owned(), base_version: 0, found: None });
+        store.put_json(&key(&approval.id), &approval).await.unwrap();
+        take(&store, &approval).await.unwrap();
+        assert!(take(&store, &approval).await.is_err_and(|error| error.code == "not-found"));
+    }
 }

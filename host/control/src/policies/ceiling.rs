@@ -55,7 +55,7 @@ pub async fn write(
     let log = Log::Tenant(store.clone());
     let next = control
         .bracket(&call, &log, reached.permit, codes::CEILING_WRITTEN, json!({}), async |_permit| {
-            let _one = control.changing.lock().await;
+            let _one = control.changing.of(id.clone()).await;
             let before = stored(&store).await?.unwrap_or_default();
             if wanted.is_some_and(|wanted| wanted != "*" && wanted != etag(before.version)) {
                 return Err(ApiError::new("precondition-failed", "the ceiling was changed since you read it"));
@@ -66,6 +66,7 @@ pub async fn write(
             Ok(next)
         })
         .await?;
+    control.mended(&id).await;
     Ok(answer(next))
 }
 
@@ -83,6 +84,6 @@ fn etag(version: u64) -> String {
     format!("\"{version}\"")
 }
 
-fn key() -> Key {
+pub(super) fn key() -> Key {
     Key::new(["policy-ceiling"])
 }

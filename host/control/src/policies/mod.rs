@@ -8,34 +8,23 @@ pub mod approvals;
 pub mod ceiling;
 pub mod elevations;
 pub mod labels;
+pub(crate) mod moved;
 pub mod proof;
 mod review;
 pub mod shadow;
 pub mod text;
 
 use ringfence_core::TenantId;
-use ringfence_policy::{Elevation, Policy, PolicyError, Standing, TenantFacts};
+use ringfence_core::proof::act;
+use ringfence_policy::{Piece, StoredPolicy};
 use ringfence_store::{StoreError, TenantStore};
 
+use crate::Control;
+use crate::call::{Call, Reached};
 use crate::problem::ApiError;
 
 /// Longest note or reason, in characters.
 const NOTE_CHARS_MAX: usize = 500;
-
-/// What is stored of a tenant for its decisions.
-#[derive(Debug, Clone, Default)]
-pub struct StoredPolicy {
-    /// Its own policy; none when it never set one.
-    pub text: Option<String>,
-    /// The operator's ceiling over it.
-    pub ceiling: Option<String>,
-    /// Its labels, as JSON.
-    pub labels: Option<String>,
-    /// The candidate in the shadow.
-    pub shadow: Option<String>,
-    /// Who acts in another role, and until when.
-    pub elevations: Vec<Elevation>,
-}
 
 /// Reads what is stored of a tenant, for the start of the host.
 pub async fn stored(store: &TenantStore) -> Result<StoredPolicy, StoreError> {
@@ -48,21 +37,51 @@ pub async fn stored(store: &TenantStore) -> Result<StoredPolicy, StoreError> {
     })
 }
 
-/// Puts what is stored of a tenant into force.
-pub fn put_into_force(
-    policy: &Policy,
-    tenant: &TenantId,
-    standing: Standing,
-    stored: StoredPolicy,
-) -> Result<(), PolicyError> {
-    policy.upsert_tenant(tenant, TenantFacts { suspended: standing }, stored.text.as_deref())?;
-    policy.set_ceiling(tenant, stored.ceiling.as_deref().unwrap_or_default())?;
-    policy.set_labels(tenant, stored.labels.as_deref().unwrap_or("{}"))?;
-    if let Some(candidate) = &stored.shadow {
-        policy.set_shadow(tenant, candidate)?;
+impl Control {
+    /// For an operator who mends a tenant that is locked because a text of it cannot be put into force: who may set the ceiling
+    /// over a tenant may write that one text anew, unread. None for everybody else, and for a tenant whose rules are in force.
+    /// Refuses a text that fits: it is the tenant's own.
+    pub(crate) async fn reach_mending(
+        &self,
+        call: &Call,
+        tenant: &str,
+        piece: Piece,
+    ) -> Result<Option<Reached<act::SetCeiling>>, ApiError> {
+        let is_unread = tenant.parse().is_ok_and(|id: TenantId| self.parts.tenants.is_unread(&id));
+        if call.principal.tenant().is_some() || !is_unread {
+            return Ok(None);
+        }
+        let reached = self.reach_tenant::<act::SetCeiling>(call, tenant).await?;
+        self.check_mending(&reached.tenant, &reached.store, piece).await?;
+        Ok(Some(reached))
     }
-    policy.set_elevations(tenant, stored.elevations)?;
-    Ok(())
+
+    /// Whether a tenant is locked for the sake of this text and no other. SECURITY: who writes it asks once more in his turn to change
+    /// the tenant: by then another may have mended it, and the text be the tenant's own again.
+    async fn check_mending(&self, tenant: &TenantId, store: &TenantStore, piece: Piece) -> Result<(), ApiError> {
+        // Of what is put back to a backup now, half is what it was.
+        if self.restoring.has(&store.uid()) {
+            return Err(ApiError::restore_unfinished());
+        }
+        let (policy, id, stored) = (self.parts.policy.clone(), tenant.clone(), stored(store).await?);
+        let checked = tokio::task::spawn_blocking(move || policy.check_stored(&id, &stored));
+        match checked.await.map_err(|error| ApiError::host(&error))? {
+            Err(unfit) if unfit.piece == piece => Ok(()),
+            // First things first: this one is not looked at before that one fits.
+            Err(unfit) => Err(ApiError::new("conflict", unfit.to_string()).help("write that one anew first")),
+            Ok(()) => {
+                let why = "everything that is stored for the tenant's decisions fits, and only the tenant writes it";
+                Err(ApiError::new("conflict", why).help("enable its keys once more, and it is read"))
+            }
+        }
+    }
+
+    /// Something of a tenant was written anew: one that a start could not read is read now, if nothing else is in the way.
+    pub(crate) async fn mended(&self, tenant: &TenantId) {
+        if self.parts.tenants.is_unread(tenant) {
+            self.tenant_unlocked(tenant).await;
+        }
+    }
 }
 
 /// Some words for people: not empty, on a few lines, not a book.

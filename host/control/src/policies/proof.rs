@@ -1,10 +1,9 @@
 //! Proofs about a tenant's policy by a solver in a process of its own, when one is installed.
 //!
 //! Must never answer `proved` without the solver's word, nor let it run without a deadline and a cap on its memory, or
-//! beside another.
+//! beside another of the same tenant, or long where that leaves no place for a tenant that changes its policy.
 
 use std::path::Path as FilePath;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -18,6 +17,7 @@ use crate::Control;
 use crate::call::Call;
 use crate::extract::PolicyBody;
 use crate::problem::ApiError;
+use crate::turns::Turn;
 use crate::wire::{PolicyProof, Problem, ProofVerdict, ProofView, ProofsView};
 
 /// LIMIT: longest time for each proof that is asked for by itself.
@@ -25,7 +25,7 @@ const PROOF_MS_MAX: u64 = 60_000;
 /// LIMIT: longest time for each proof beside a review, whose caller waits for all of them.
 const REVIEW_PROOF_MS_MAX: u64 = 10_000;
 /// Longest wait for a turn to ask.
-const TURN_MS_MAX: u64 = 2_000;
+const TURN_TIME_MAX: Duration = Duration::from_secs(2);
 /// LIMIT: most memory of the solver, in KiB.
 const SOLVER_KIB_MAX: u64 = 4 << 20;
 
@@ -96,7 +96,7 @@ pub async fn prove(
     if let Some(text) = asked.text.clone() {
         // What is no policy is refused, whether or not there is a solver.
         let of = reached.tenant.clone();
-        control.in_turn(move |policy| policy.check_tenant_policy(&of, &text)).await?;
+        control.in_turn(&reached.tenant, move |policy| policy.check_tenant_policy(&of, &text)).await?;
     }
     let statements: &[Statement] = match &asked.text {
         Some(_) => &[Statement::Border, Statement::Narrows, Statement::PermitsApply],
@@ -150,6 +150,16 @@ impl Control {
         Ok(views)
     }
 
+    /// A tenant's turn to ask a solver, and before it the one to ask it for longer than a review waits.
+    async fn turns_of_solver(&self, tenant: &TenantId, time_ms_max: u64) -> Option<(Option<Turn>, Turn)> {
+        let owner = tenant.as_str();
+        let long = match time_ms_max > REVIEW_PROOF_MS_MAX {
+            true => Some(self.proving_long.take(owner, TURN_TIME_MAX).await?),
+            false => None,
+        };
+        Some((long, self.proving.take(owner, TURN_TIME_MAX).await?))
+    }
+
     /// Asks a solver of its own, in turn, with a deadline; no longer than the answer is waited for.
     async fn ask_solver(
         &self,
@@ -161,8 +171,7 @@ impl Control {
         let Some(program) = self.parts.facts.cvc5.clone() else {
             return Ok(not_run("`cvc5` is not installed where this host runs"));
         };
-        let turn = tokio::time::timeout(Duration::from_millis(TURN_MS_MAX), Arc::clone(&self.proving).acquire_owned());
-        let Ok(Ok(turn)) = turn.await else {
+        let Some(turns) = self.turns_of_solver(tenant, time_ms_max).await else {
             return Ok(not_run("the solver is asked about other policies; try again"));
         };
         let (policy, io) = (self.parts.policy.clone(), tokio::runtime::Handle::current());
@@ -171,7 +180,7 @@ impl Control {
         // Putting a policy into the solver's words is work for a thread that may be kept.
         let asked = tokio::task::spawn_blocking(move || {
             // SECURITY: the turn ends with the solver, not with the request: who goes away and asks again has one solver still.
-            let _turn = turn;
+            let _turns = turns;
             io.block_on(async move {
                 let solver = match start(&program, time_ms_max) {
                     Ok(solver) => solver,

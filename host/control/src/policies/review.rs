@@ -3,7 +3,6 @@
 //! Must never keep more than a window, nor hold a thread of the listeners while it asks.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -22,7 +21,7 @@ use crate::wire::{AskedView, DifferencesView, FindingView, LabelsOutcome, Review
 /// How often what was asked is kept.
 const KEEP_EVERY: Duration = Duration::from_secs(60);
 /// Longest wait for a turn to review.
-const TURN_MS_MAX: u64 = 10_000;
+const TURN_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The questions of late.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -62,7 +61,7 @@ impl Control {
 
     /// The questions of late, this moment's included.
     pub(crate) async fn window(&self, tenant: &TenantId, store: &TenantStore) -> Result<Window, ApiError> {
-        let _one = self.keeping.lock().await;
+        let _one = self.keeping.of(tenant.clone()).await;
         let mut window: Window = store.get_json(&key()).await?.unwrap_or_default();
         let taken = self.parts.policy.take_asked(tenant).unwrap_or_default();
         if taken.asked.is_empty() && taken.left_out_count == 0 {
@@ -142,27 +141,20 @@ impl Control {
     ) -> Result<(T, u64), ApiError> {
         let window = self.window(tenant, store).await?;
         let asked: Vec<Asked> = window.questions.into_iter().map(|question| question.asked).collect();
-        let review = self.in_turn(move |policy| ask(policy, &asked)).await?;
+        let review = self.in_turn(tenant, move |policy| ask(policy, &asked)).await?;
         Ok((review, window.left_out_count))
     }
 
-    /// Does work on the text of a policy in turn. SECURITY: the turn ends with the work, not with the request: who goes away and
-    /// asks again keeps no more cores than who waits.
+    /// Does work on the text of a tenant's policy in its turn.
     pub(super) async fn in_turn<T: Send + 'static>(
         &self,
+        tenant: &TenantId,
         work: impl FnOnce(&Policy) -> Result<T, PolicyError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let turn =
-            tokio::time::timeout(Duration::from_millis(TURN_MS_MAX), Arc::clone(&self.reviewing).acquire_owned());
-        let Ok(Ok(turn)) = turn.await else {
-            return Err(ApiError::new("overloaded", "other policies are being reviewed; try again"));
-        };
         let policy = self.parts.policy.clone();
-        let done = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            work(&policy)
-        });
-        Ok(done.await.map_err(|error| ApiError::host(&error))??)
+        let done = self.reviewing.work(tenant.as_str(), TURN_TIME_MAX, move || work(&policy)).await?;
+        let busy = || ApiError::new("overloaded", "other policies are being reviewed; try again");
+        Ok(done.ok_or_else(busy)??)
     }
 }
 
@@ -216,6 +208,6 @@ fn merge(window: &mut Window, asked: Vec<Asked>, now: Timestamp) {
     window.questions = questions.into_iter().map(|(_, question)| question).collect();
 }
 
-fn key() -> Key {
+pub(super) fn key() -> Key {
     Key::new(["policy-asked"])
 }

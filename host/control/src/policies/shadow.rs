@@ -4,7 +4,9 @@ use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use ringfence_audit::{Log, codes};
+use ringfence_core::Action;
 use ringfence_core::proof::act;
+use ringfence_policy::Piece;
 use ringfence_store::{Key, StoreError, TenantStore};
 use serde_json::json;
 
@@ -40,17 +42,14 @@ pub async fn delete(
     call: Call,
     Path(tenant): Path<String>,
 ) -> Result<StatusCode, ApiError> {
+    if let Some(reached) = control.reach_mending(&call, &tenant, Piece::Shadow).await? {
+        let id = reached.tenant.clone();
+        control.end_shadow(&call, reached, Some(Piece::Shadow)).await?;
+        control.mended(&id).await;
+        return Ok(StatusCode::NO_CONTENT);
+    }
     let reached = control.reach_tenant::<act::WritePolicy>(&call, &tenant).await?;
-    let (id, store) = (reached.tenant, reached.store);
-    let details = json!({ "shadow": false });
-    control
-        .bracket(&call, &Log::Tenant(store.clone()), reached.permit, codes::POLICY_SHADOWED, details, async |_permit| {
-            let _one = control.changing.lock().await;
-            store.delete(&key()).await?;
-            control.parts.policy.clear_shadow(&id)?;
-            Ok(())
-        })
-        .await?;
+    control.end_shadow(&call, reached, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -60,6 +59,27 @@ pub(crate) async fn stored(store: &TenantStore) -> Result<Option<String>, StoreE
 }
 
 impl Control {
+    /// Ends the shadow; where it is mended by that, only while the candidate keeps the tenant locked.
+    async fn end_shadow<A: Action>(
+        &self,
+        call: &Call,
+        reached: Reached<A>,
+        mends: Option<Piece>,
+    ) -> Result<(), ApiError> {
+        let Reached { tenant, store, permit } = reached;
+        let (log, details) = (Log::Tenant(store.clone()), json!({ "shadow": false }));
+        self.bracket(call, &log, permit, codes::POLICY_SHADOWED, details, async |_permit| {
+            let _one = self.changing.of(tenant.clone()).await;
+            if let Some(piece) = mends {
+                self.check_mending(&tenant, &store, piece).await?;
+            }
+            store.delete(&key()).await?;
+            self.parts.policy.clear_shadow(&tenant)?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Puts a reviewed text into the shadow.
     pub(super) async fn start_shadow(
         &self,
@@ -70,7 +90,7 @@ impl Control {
         let Reached { tenant, store, permit } = reached;
         let log = Log::Tenant(store.clone());
         self.bracket(call, &log, permit, codes::POLICY_SHADOWED, json!({ "shadow": true }), async |_permit| {
-            let _one = self.changing.lock().await;
+            let _one = self.changing.of(tenant.clone()).await;
             store.put_json(&key(), &text).await?;
             let policy = self.parts.policy.clone();
             tokio::task::spawn_blocking(move || policy.set_shadow(&tenant, &text))
@@ -82,6 +102,6 @@ impl Control {
     }
 }
 
-fn key() -> Key {
+pub(super) fn key() -> Key {
     Key::new(["policy-shadow"])
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
 use ringfence_core::{PrincipalId, TenantId};
-use ringfence_policy::Review;
+use ringfence_policy::{Piece, Review};
 use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -23,8 +23,8 @@ use crate::call::{Call, Reached};
 use crate::extract::{JsonBody, PolicyBody};
 use crate::problem::ApiError;
 use crate::wire::{
-    ApprovalView, FoundView, Page, PolicyMode, PolicyOutcome, PolicyRollback, PolicyText, PolicyVersionView,
-    PolicyView, Problem, ProofVerdict, ProofView, ReviewView,
+    ApprovalView, DifferencesView, FoundView, Page, PolicyMode, PolicyOutcome, PolicyRollback, PolicyText,
+    PolicyVersionView, PolicyView, Problem, ProofVerdict, ProofView, ReviewView,
 };
 
 /// Versions kept with their texts; older ones go.
@@ -178,6 +178,9 @@ impl Control {
         headers: &HeaderMap,
         asked: PolicyText,
     ) -> Result<Response, ApiError> {
+        if let Some(reached) = self.reach_mending(call, tenant, Piece::Policy).await? {
+            return self.mend_policy(call, reached, asked.text).await;
+        }
         let reached = self.reach_tenant::<act::WritePolicy>(call, tenant).await?;
         let note = asked.note.map(|note| checked_words(note, "note")).transpose()?;
         let current = stored(&reached.store).await?.unwrap_or_default();
@@ -204,6 +207,44 @@ impl Control {
                 self.propose(call, reached, change, (review, view)).await
             }
         }
+    }
+
+    /// Writes a policy anew that kept its tenant locked; whatever mode was asked for, it comes into force.
+    async fn mend_policy(
+        &self,
+        call: &Call,
+        reached: Reached<act::SetCeiling>,
+        text: String,
+    ) -> Result<Response, ApiError> {
+        let Reached { tenant, store, permit } = reached;
+        let (policy, id, checked) = (self.parts.policy.clone(), tenant.clone(), text.clone());
+        let analysis = tokio::task::spawn_blocking(move || policy.check_tenant_policy(&id, &checked))
+            .await
+            .map_err(|error| ApiError::host(&error))??;
+        let base_version = stored(&store).await?.unwrap_or_default().version;
+        let by = call.principal.id().clone();
+        let change = Change { text, note: None, by, approved_by: None, rolled_back_to: None, base_version };
+        let (log, details) = (Log::Tenant(store.clone()), json!({ "version": base_version + 1 }));
+        let version = self
+            .bracket(call, &log, permit, codes::POLICY_WRITTEN, details, async |_permit| {
+                let _one = self.changing.of(tenant.clone()).await;
+                self.check_mending(&tenant, &store, Piece::Policy).await?;
+                self.activate_in_turn(&tenant, &store, change).await
+            })
+            .await?;
+        self.mended(&tenant).await;
+        // Tried on nothing: what the tenant was asked is not for operators.
+        let review = ReviewView {
+            policies_count: analysis.policies.len(),
+            findings: Vec::new(),
+            questions_count: 0,
+            left_out_count: 0,
+            newly_allowed: DifferencesView::default(),
+            newly_denied: DifferencesView::default(),
+            only_narrows: false,
+            proofs: Vec::new(),
+        };
+        Ok(answer(StatusCode::OK, outcome("active", version, review)))
     }
 
     /// Brings a reviewed text in force, or has it wait for another tenant-admin.
@@ -267,13 +308,7 @@ impl Control {
             )));
         }
         // What the text does not show the solver may, where there is one.
-        Ok(match proof::narrows(proofs) {
-            Some(proof) if proof.verdict == ProofVerdict::Proved => None,
-            Some(proof) if proof.verdict == ProofVerdict::Disproved => {
-                Some("a solver found a request that it allows and the policy in force does not".to_owned())
-            }
-            _ => Some("its text does not show that it allows nothing new, and no solver did".to_owned()),
-        })
+        Ok(unproved(proofs).map(ToOwned::to_owned))
     }
 
     /// Writes a text as the next version and puts it in force.
@@ -283,7 +318,12 @@ impl Control {
         store: &TenantStore,
         change: Change,
     ) -> Result<u64, ApiError> {
-        let _one = self.changing.lock().await;
+        let _one = self.changing.of(tenant.clone()).await;
+        self.activate_in_turn(tenant, store, change).await
+    }
+
+    /// The same for who has the turn to change the tenant.
+    async fn activate_in_turn(&self, tenant: &TenantId, store: &TenantStore, change: Change) -> Result<u64, ApiError> {
         let current = store.get(&key()).await?;
         let (before, condition) = match &current {
             None => (Stored::default(), Precondition::Absent(key())),
@@ -316,6 +356,19 @@ impl Control {
             .await
             .map_err(|error| ApiError::host(&error))??;
         Ok(version.version)
+    }
+}
+
+/// Why what was proved does not show that a text allows nothing new. SECURITY: no answer is no proof.
+fn unproved(proofs: &[ProofView]) -> Option<&'static str> {
+    match proof::narrows(proofs).map(|proof| proof.verdict) {
+        Some(ProofVerdict::Proved) => None,
+        Some(ProofVerdict::Disproved) => {
+            Some("a solver found a request that it allows and the policy in force does not")
+        }
+        Some(ProofVerdict::NotRun) | None => {
+            Some("its text does not show that it allows nothing new, and no solver did")
+        }
     }
 }
 
@@ -354,10 +407,34 @@ fn etag(version: u64) -> String {
     format!("\"{version}\"")
 }
 
-fn key() -> Key {
+pub(super) fn key() -> Key {
     Key::new(["policy"])
 }
 
 fn version_key(version: u64) -> Key {
     Key::new(["policy-version"]).number(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_solver_that_proved_it_shows_that_a_text_allows_nothing_new() {
+        let said = |name: &str, verdict: ProofVerdict| ProofView {
+            name: name.to_owned(),
+            statement: String::new(),
+            verdict,
+            kinds_count: 0,
+            took_us: 0,
+            reason: None,
+            counterexample: None,
+        };
+        assert_eq!(unproved(&[said("narrows", ProofVerdict::Proved)]), None);
+        for verdict in [ProofVerdict::NotRun, ProofVerdict::Disproved] {
+            assert!(unproved(&[said("narrows", verdict)]).is_some());
+        }
+        assert!(unproved(&[said("border", ProofVerdict::Proved)]).is_some(), "that is another statement");
+        assert!(unproved(&[]).is_some());
+    }
 }

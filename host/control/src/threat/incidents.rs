@@ -8,9 +8,10 @@ use axum::extract::{Path, State};
 use jiff::Timestamp;
 use ringfence_audit::codes;
 use ringfence_core::proof::act;
-use ringfence_threat::incident::Saying;
+use ringfence_threat::incident::{PersonalData, Saying, Transition};
+use ringfence_threat::sigma::Level;
 use ringfence_threat::{Asked, Response, Scope, Stepped};
-use serde::de::DeserializeOwned;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::Control;
@@ -18,7 +19,7 @@ use crate::call::Call;
 use crate::extract::JsonBody;
 use crate::host::word;
 use crate::problem::ApiError;
-use crate::threat::responses;
+use crate::threat::{STEP_HELP, responses};
 use crate::wire::{IncidentStep, IncidentStepped, Page, Problem};
 
 /// Lists incidents, newest first.
@@ -115,17 +116,19 @@ impl Control {
 
 fn saying(asked: IncidentStep) -> Result<Saying, ApiError> {
     let time = |text: Option<String>| -> Result<Option<Timestamp>, ApiError> {
-        let read =
-            |text: String| text.parse().map_err(|_| ApiError::new("bad-transition", "a time is not of RFC 3339"));
+        let read = |text: String| text.parse().map_err(|_| ApiError::new("bad-step", "a time is not of RFC 3339"));
         text.map(read).transpose()
     };
     Ok(Saying {
-        transition: parsed(&asked.transition, "transition")?,
+        transition: chosen(&asked.transition, "transition", &Transition::ALL)?,
         reason: asked.reason,
         evidence: asked.evidence,
         title: asked.title,
-        level: asked.level.map(|text| parsed(&text, "level")).transpose()?,
-        personal_data: asked.personal_data.map(|text| parsed(&text, "personal_data")).transpose()?,
+        level: asked.level.map(|text| chosen(&text, "level", &Level::ALL)).transpose()?,
+        personal_data: asked
+            .personal_data
+            .map(|text| chosen(&text, "personal_data", &PersonalData::ALL))
+            .transpose()?,
         jurisdictions: asked.jurisdictions,
         aware_at: time(asked.aware_at)?,
         began_at: time(asked.began_at)?,
@@ -133,7 +136,11 @@ fn saying(asked: IncidentStep) -> Result<Saying, ApiError> {
     })
 }
 
-fn parsed<T: DeserializeOwned>(text: &str, field: &str) -> Result<T, ApiError> {
-    let value = serde_json::from_value(Value::String(text.to_owned()));
-    value.map_err(|_| ApiError::new("bad-transition", format!("`{field}` is not a word that is known here")))
+/// The one of some words that a text is; the error says which there are.
+fn chosen<T: Copy + Serialize>(text: &str, field: &str, all: &[T]) -> Result<T, ApiError> {
+    let found = all.iter().copied().find(|one| word(one) == text);
+    found.ok_or_else(|| {
+        let words: Vec<String> = all.iter().map(|one| format!("`{}`", word(one))).collect();
+        ApiError::new("bad-step", format!("`{field}` is one of {}", words.join(", "))).help(STEP_HELP)
+    })
 }

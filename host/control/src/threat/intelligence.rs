@@ -121,6 +121,7 @@ pub async fn load(
         not_used_count: loaded.not_used_count as u64,
         others_count: loaded.others_count as u64,
         refused: loaded.refused,
+        refused_count: loaded.refused_count as u64,
         looked_back_count: loaded.looked_back_count,
         sightings_count: loaded.sightings_count,
         active_after_us: loaded.active_after_us,

@@ -18,6 +18,9 @@ use crate::Control;
 use crate::call::Call;
 use crate::problem::ApiError;
 
+/// Where the words of a step of an incident are listed.
+const STEP_HELP: &str = "ringfence threat incident step --help";
+
 /// An owner that policy let this call act for.
 pub(crate) struct Owner<A> {
     /// Whose.
@@ -58,9 +61,11 @@ impl From<ThreatError> for ApiError {
             ThreatError::BadSettings { .. } => Self::new("bad-threat-settings", text),
             ThreatError::BadBundle { .. } => Self::new("bad-bundle", text),
             ThreatError::BadTransition { .. } => Self::new("bad-transition", text),
+            ThreatError::BadStep { .. } => Self::new("bad-step", text).help(STEP_HELP),
             ThreatError::Changed => Self::new("precondition-failed", text),
-            ThreatError::SecondPerson => Self::new("second-person-needed", text),
-            ThreatError::TooMany { .. } | ThreatError::Conflict => Self::new("conflict", text),
+            ThreatError::SecondPerson => Self::new("second-person-needed", text)
+                .help("another takes the same step as you did; nothing waits to be allowed, and keys of one owner are one person"),
+            ThreatError::TooMany { .. } | ThreatError::Over { .. } => Self::new("conflict", text),
             ThreatError::Busy => Self::new("overloaded", text),
             ThreatError::Store(error) => error.into(),
             ThreatError::Audit(error) => error.into(),
@@ -71,4 +76,15 @@ impl From<ThreatError> for ApiError {
 /// A time of the log as text.
 pub(crate) fn at(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map(|at| at.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_alone_is_told_what_the_other_has_to_do() {
+        let alone = ApiError::from(ThreatError::SecondPerson);
+        assert!(alone.help.is_some_and(|help| help.starts_with("another takes the same step")));
+    }
 }

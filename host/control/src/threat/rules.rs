@@ -3,7 +3,6 @@
 //! Must never let an owner change rules that are not its own, nor keep a text that cannot be followed whole, nor let what sees
 //! or does less than before go by unsaid: one person may decide it, and the entry says so, which a shipped rule looks for.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -13,12 +12,10 @@ use http::{HeaderMap, StatusCode, header};
 use ringfence_audit::codes;
 use ringfence_core::ResourceName;
 use ringfence_core::proof::act;
-use ringfence_store::Locks;
 use ringfence_threat::risk::WorkingHours;
 use ringfence_threat::settings::SourceBlocks;
 use ringfence_threat::{Edition, RuleText, Settings};
 use serde_json::json;
-use tokio::sync::Semaphore;
 
 use crate::Control;
 use crate::call::Call;
@@ -31,19 +28,6 @@ use crate::wire::{
 
 /// LIMIT: how long a turn to try rules is waited for.
 const TURN_TIME_MAX: Duration = Duration::from_secs(10);
-
-/// Turns to try rules on a trace, which takes a core for a while.
-pub(crate) struct Turns {
-    /// SECURITY: of each owner one stands in the line of all, so that nobody waits behind another's many.
-    owners: Locks<String>,
-    all: Arc<Semaphore>,
-}
-
-impl Default for Turns {
-    fn default() -> Self {
-        Self { owners: Locks::default(), all: Arc::new(Semaphore::new(1)) }
-    }
-}
 
 /// Lists the rules that apply: those that come with the host, the operators', and one's own.
 #[utoipa::path(get, path = "/security/rules", tag = "security",
@@ -139,26 +123,10 @@ pub async fn try_out(
 ) -> Result<Json<TriedThreatRules>, ApiError> {
     let owner = control.owner::<act::ReadThreat>(&call).await?;
     let threat = control.parts.threat.clone();
-    let tried = in_turn(&control.trying, owner.scope.log(), move || threat.try_rules(&asked.text, asked.trace)).await?;
+    let work = move || threat.try_rules(&asked.text, asked.trace);
+    let tried = control.trying.work(owner.scope.log(), TURN_TIME_MAX, work).await?;
+    let tried = tried.ok_or_else(|| ApiError::new("overloaded", "other rules are being tried; try again"))?;
     Ok(Json(TriedThreatRules { held: tried? }))
-}
-
-/// Does an owner's work in turn. SECURITY: the turn ends with the work, not with the request: who goes away and asks again keeps
-/// no more cores than who waits.
-async fn in_turn<T: Send + 'static>(
-    turns: &Turns,
-    owner: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, ApiError> {
-    let turn = async { (turns.owners.of(owner.to_owned()).await, Arc::clone(&turns.all).acquire_owned().await) };
-    let Ok((own, Ok(turn))) = tokio::time::timeout(TURN_TIME_MAX, turn).await else {
-        return Err(ApiError::new("overloaded", "other rules are being tried; try again"));
-    };
-    let done = tokio::task::spawn_blocking(move || {
-        let _turn = (own, turn);
-        work()
-    });
-    done.await.map_err(|error| ApiError::host(&error))
 }
 
 /// Reads how detection acts.
@@ -236,53 +204,5 @@ fn view(text: RuleText) -> ThreatRules {
         attack: text.pack.rules.iter().flat_map(|rule| rule.attack.clone()).collect(),
         response: first.and_then(|rule| rule.response).map(|response| response.kind.word().to_owned()),
         text: text.text,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed test is a panic with a place")]
-
-    use std::sync::Mutex;
-
-    use tokio::task::yield_now;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_turn_lasts_as_long_as_the_work_also_when_nobody_waits_for_it() {
-        let turns = Turns::default();
-        let (go_on, told) = std::sync::mpsc::channel::<()>();
-        let begun = in_turn(&turns, "acme", move || told.recv().is_ok());
-        assert!(tokio::time::timeout(Duration::from_millis(100), begun).await.is_err(), "it is not done yet");
-        assert_eq!(turns.all.available_permits(), 0, "the work goes on");
-        go_on.send(()).unwrap();
-        assert!(in_turn(&turns, "acme", || true).await.unwrap(), "the next comes to its turn");
-    }
-
-    #[tokio::test]
-    async fn whoever_asks_many_times_at_once_keeps_no_other_owner_behind_all_of_them() {
-        let (turns, order) = (Arc::new(Turns::default()), Arc::new(Mutex::new(Vec::new())));
-        let (go_on, told) = std::sync::mpsc::channel::<()>();
-        let first = Arc::clone(&turns);
-        let first = tokio::spawn(async move { in_turn(&first, "acme", move || told.recv().is_ok()).await });
-        while turns.all.available_permits() > 0 {
-            yield_now().await;
-        }
-        let ask = |owner: &'static str| {
-            let (turns, order) = (Arc::clone(&turns), Arc::clone(&order));
-            tokio::spawn(async move { in_turn(&turns, owner, move || order.lock().unwrap().push(owner)).await })
-        };
-        let asked = [ask("acme"), ask("acme"), ask("bolt")];
-        // All of them wait by then.
-        for _ in 0..10 {
-            yield_now().await;
-        }
-        go_on.send(()).unwrap();
-        assert!(first.await.unwrap().unwrap());
-        for one in asked {
-            one.await.unwrap().unwrap();
-        }
-        assert_eq!(*order.lock().unwrap(), ["bolt", "acme", "acme"]);
     }
 }

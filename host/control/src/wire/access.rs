@@ -168,6 +168,9 @@ pub struct AccessReviewView {
     /// Who closed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed_by: Option<String>,
+    /// When it is opened: what of it cannot be decided as it stands.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// One item of an access review.

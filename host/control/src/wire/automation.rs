@@ -54,6 +54,9 @@ pub struct BindingView {
     pub bound_at: String,
     /// Who bound it.
     pub bound_by: String,
+    /// When it is bound: what is to be known of its condition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// Body of a call of an extension point.
@@ -204,6 +207,9 @@ pub struct Redrive {
     /// Which; all when empty.
     #[serde(default)]
     pub ids: Vec<String>,
+    /// Those whose error, group, sender, extension point, plugin or payload contains this; then none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
 }
 
 /// What was put back.
@@ -220,6 +226,9 @@ pub struct Discard {
     /// Which.
     #[serde(default)]
     pub ids: Vec<String>,
+    /// Those whose error, group, sender, extension point, plugin or payload contains this; then none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
     /// All of them; then none is named.
     #[serde(default)]
     pub all: bool,

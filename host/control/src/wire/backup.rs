@@ -50,6 +50,23 @@ pub struct BackupView {
     pub drill_failed: Option<DrillFailedView>,
 }
 
+/// A record that does not open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DamageView {
+    /// Where it lies: the same each time, and in the host's log.
+    pub place: String,
+    /// What it is of, such as `kv` or `run`; `unknown` where not even that can be read.
+    pub area: String,
+    /// The first three words of its name, such as plugin and bucket, as far as they open; for the tenant's own alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
+    /// The run that it is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// Whether only an operator removes it: it is the host's about the tenant, and what it said may have shut somebody out.
+    pub by_operator: bool,
+}
+
 /// A drill that did not come to its end, or found a difference.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct DrillFailedView {

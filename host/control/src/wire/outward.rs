@@ -153,8 +153,14 @@ pub struct FeedStatus {
     /// When objects came last, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loaded_at: Option<String>,
-    /// Objects taken in so far.
+    /// Objects that came so far.
     pub objects_count: u64,
+    /// How many of them could not be read.
+    #[serde(default)]
+    pub refused_count: u64,
+    /// The first of these on the last page that had any, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_refused: Option<String>,
     /// Of the last page: from its receipt to its indicators being in force, microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_after_us: Option<u64>,

@@ -197,6 +197,9 @@ pub struct PrincipalLabels {
     /// What it works for; at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub purposes: Vec<String>,
+    /// Roles of the tenant's own making, which its policy gives their acts; at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
 }
 
 /// Labels of a plugin, secret, field, bucket or container.
@@ -334,6 +337,9 @@ pub struct ApprovalView {
     /// The policy text, of a `policy`; the JSON, of `labels` and `trust`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+    /// Why, as who asked wrote beside a `policy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// What was found, of a `policy` and of `labels`. Absent in the answer to who asked, which says it beside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<FoundView>,

@@ -276,8 +276,10 @@ pub struct LoadedIntelligence {
     pub not_used_count: u64,
     /// Objects that are no indicators.
     pub others_count: u64,
-    /// Objects that cannot be read, and why.
+    /// Objects that cannot be read, and why; the first hundred.
     pub refused: Vec<String>,
+    /// How many they are.
+    pub refused_count: u64,
     /// Entries of the owner's log that the new indicators were asked of. The operators' are asked of tenants' logs afterwards.
     pub looked_back_count: u64,
     /// How often one of them was there.
@@ -305,7 +307,7 @@ pub struct IncidentStep {
     pub level: Option<String>,
     /// `unknown`, `concerned`, `untouched`.
     pub personal_data: Option<String>,
-    /// Where the people concerned are: `uk`, `ireland`, `jersey`, `guernsey`.
+    /// Where the people concerned are: `uk`, `eu`, `ireland`, `jersey`, `guernsey`, `isle-of-man`.
     pub jurisdictions: Option<Vec<String>>,
     /// When its owner knew, RFC 3339; the moment it is declared when absent.
     pub aware_at: Option<String>,

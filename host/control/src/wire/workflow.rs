@@ -49,7 +49,8 @@ pub struct RunView {
     pub version: String,
     /// Which workflow.
     pub workflow: String,
-    /// `running`, `waiting`, `paused`, `stuck`, `completed`, `failed`, `cancelled`, `terminated` or `continued`.
+    /// `running`, `waiting`, `paused`, `stuck`, `completed`, `failed`, `cancelled`, `terminated` or `continued`; in a list of all
+    /// runs also `damaged`, of one whose record does not open: nothing but its id is known.
     pub status: String,
     /// Who began it.
     pub by: String,
@@ -170,6 +171,7 @@ pub struct TerminateRun {
 #[serde(deny_unknown_fields)]
 pub struct RetryRun {
     /// A place of its timeline; without, a stuck run goes on where it is.
+    /// A run that failed has cancelled its children: done again from after where one was begun, it is told so of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
 }

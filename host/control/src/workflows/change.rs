@@ -97,7 +97,8 @@ pub async fn migrate(
     let reached = control.reach_run::<act::ManageRun>(&call, &tenant, &run).await?;
     let (at, id) = (&reached.0, &reached.1);
     let plugin = control.parts.workflows.head(&at.store, id).await?.plugin;
-    let version = control.workflow_version(&at.tenant, &at.store, &plugin, body.version.as_deref()).await?;
+    let found = control.workflow_version(&at.tenant, &at.store, &plugin, body.version.as_deref()).await?;
+    let version = found.label.clone();
     change(&control, &call, reached, codes::RUN_CHANGED, Command::Migrate { version }).await
 }
 

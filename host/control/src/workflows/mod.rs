@@ -13,12 +13,13 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use ringfence_audit::{Log, codes};
-use ringfence_automation::workflow::{Begin, Filter, Head, Status, WorkflowError};
+use ringfence_automation::workflow::{Begin, Filter, Head, Listed, Status, WorkflowError};
 use ringfence_core::proof::act;
 use ringfence_core::workflow::Place;
 use ringfence_core::{Action, PluginName, Resource, RunId, TenantId};
 use ringfence_engine::Export;
 use ringfence_policy::Approval;
+use ringfence_registry::VersionRef;
 use ringfence_store::{PageToken, TenantStore};
 use serde::Deserialize;
 use serde_json::json;
@@ -85,8 +86,9 @@ pub async fn list(
     let reached = control.reach_tenant::<act::ReadRun>(&call, &tenant).await?;
     let (limit, before) = (asked.limit.unwrap_or(100).clamp(1, 1_000), token(asked.cursor.as_deref())?);
     let filter = filter(asked)?;
-    let (heads, next) = control.parts.workflows.list(&reached.store, &filter, before.as_ref(), limit).await?;
-    let items = heads.iter().map(RunView::of).collect();
+    let Listed { heads, damaged, next } =
+        control.parts.workflows.list(&reached.store, &filter, before.as_ref(), limit).await?;
+    let items = heads.iter().map(RunView::of).chain(damaged.iter().map(RunView::damaged)).collect();
     Ok(Json(Page { items, cursor: next.map(|token| token.to_string()) }))
 }
 
@@ -103,10 +105,16 @@ pub async fn start(
     let (reached, plugin) = control.reach_plugin::<act::StartRun>(&call, &tenant, &body.plugin).await?;
     let Reached { tenant, store, permit } = reached;
     let version = control.workflow_version(&tenant, &store, &plugin, None).await?;
+    let workflow = body.workflow.unwrap_or_else(|| plugin.to_string());
+    let known = &version.workflows;
+    if !known.is_empty() && !known.contains(&workflow) {
+        let text = format!("`{plugin}@{}` has no workflow `{workflow}`", version.label);
+        return Err(ApiError::new("no-workflow", text).help(format!("it has {}", known.join(", "))));
+    }
     let begin = Begin {
-        workflow: body.workflow.unwrap_or_else(|| plugin.to_string()),
+        workflow,
         plugin,
-        version,
+        version: version.label.clone(),
         input: body.input.to_string(),
         by: call.principal.id().clone(),
         attributes: body.attributes,
@@ -150,9 +158,8 @@ pub async fn query(
     let (Reached { store, permit, .. }, run) = control.reach_run::<act::ReadRun>(&call, &tenant, &run).await?;
     let what = json!({ "view": "run-query", "of": format!("run/{run}"), "name": name });
     control.reading(&call, &Log::Tenant(store.clone()), permit, what).await?;
-    let shown = control.parts.workflows.show(&store, &run).await?;
-    let value = shown.state.published.get(&name).ok_or_else(ApiError::not_found)?;
-    Ok(Json(QueryView { value: view::json_of(value), name }))
+    let value = control.parts.workflows.published(&store, &run, &name).await?.ok_or_else(ApiError::not_found)?;
+    Ok(Json(QueryView { value: view::json_of(&value), name }))
 }
 
 /// A run of which policy lets somebody decide what it asks for.
@@ -185,13 +192,15 @@ impl Control {
         run: &str,
     ) -> Result<(TenantId, TenantStore, Head), ApiError> {
         let tenant: TenantId = tenant.parse().map_err(|_| ApiError::not_found())?;
-        if let (Some(store), Ok(run)) = (self.parts.tenants.open_tenant(&tenant), run.parse::<RunId>())
-            && let Ok(head) = self.parts.workflows.head(&store, &run).await
-        {
-            return Ok((tenant, store, head));
+        let mut damage = None;
+        if let (Some(store), Ok(run)) = (self.parts.tenants.open_tenant(&tenant), run.parse::<RunId>()) {
+            match self.parts.workflows.head(&store, &run).await {
+                Ok(head) => return Ok((tenant, store, head)),
+                Err(error) => damage = error.is_damage().then(|| damaged_run(&run)),
+            }
         }
         drop(self.reach::<A>(call, Resource::Tenant { tenant }).await?.permit);
-        Err(ApiError::not_found())
+        Err(damage.unwrap_or_else(ApiError::not_found))
     }
 
     /// Asks policy whether one may decide what a run asks for under a name, as it is now; gives beside the run where it asks.
@@ -223,7 +232,7 @@ impl Control {
         store: &TenantStore,
         plugin: &PluginName,
         asked: Option<&str>,
-    ) -> Result<semver::Version, ApiError> {
+    ) -> Result<VersionRef, ApiError> {
         let registry = &self.parts.registry;
         let asked = asked.map(str::parse).transpose();
         let asked = asked.map_err(|_| ApiError::new("bad-word", "a version is such as `0.1.0`"))?;
@@ -239,7 +248,7 @@ impl Control {
             })?,
         };
         if registry.compiled(&version).await?.has(Export::Workflow) {
-            return Ok(version.label.clone());
+            return Ok(version);
         }
         Err(ApiError::new("no-workflow", format!("`{plugin}@{}` has no workflows", version.label)))
     }
@@ -255,6 +264,7 @@ impl From<WorkflowError> for ApiError {
             WorkflowError::Limit { .. } | WorkflowError::Refused(Refusal::Limit { .. }) => {
                 Self::new("workflow-limit", error.to_string())
             }
+            WorkflowError::Refused(Refusal::BadName(_)) => Self::new("bad-word", error.to_string()),
             WorkflowError::NotJson(_) => Self::new("bad-json", error.to_string()),
             WorkflowError::Refused(Refusal::Ended) => Self::new("run-ended", error.to_string()),
             WorkflowError::Refused(Refusal::Nothing(_)) => Self::new("run-not-waiting", error.to_string()),
@@ -262,6 +272,12 @@ impl From<WorkflowError> for ApiError {
             WorkflowError::Store(error) => error.into(),
         }
     }
+}
+
+/// A run of which nobody knows what it is; only for who may read the tenant's.
+fn damaged_run(run: &RunId) -> ApiError {
+    ApiError::new("host-error", format!("the record of run `{run}` is damaged and does not open"))
+        .help("restore a backup, or find it with `ringfence backup damage` and remove it")
 }
 
 fn token(cursor: Option<&str>) -> Result<Option<PageToken>, ApiError> {

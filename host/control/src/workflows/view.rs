@@ -1,9 +1,12 @@
 //! Runs in the words of the wire. Pure.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use ringfence_automation::workflow::event::{Ending, Entry, Event};
 use ringfence_automation::workflow::state::Progress;
 use ringfence_automation::workflow::{Head, Shown};
+use ringfence_core::RunId;
 use serde_json::Value;
 
 use crate::wire::{RunDetail, RunView, TimelineEntry, WaitView};
@@ -36,6 +39,29 @@ impl RunView {
             attributes: head.attributes.clone(),
             error,
             continued_as,
+        }
+    }
+}
+
+impl RunView {
+    /// What the wire says of a run whose record does not open.
+    pub(super) fn damaged(run: &RunId) -> Self {
+        let nothing = String::new;
+        Self {
+            id: run.to_string(),
+            plugin: nothing(),
+            version: nothing(),
+            workflow: nothing(),
+            status: "damaged".to_owned(),
+            by: nothing(),
+            parent: None,
+            started_at: time(0),
+            changed_at: time(0),
+            ended_at: None,
+            events_count: 0,
+            attributes: BTreeMap::new(),
+            error: Some("its record does not open: restore a backup, or remove it".to_owned()),
+            continued_as: None,
         }
     }
 }

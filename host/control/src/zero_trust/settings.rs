@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use ringfence_audit::{Log, codes};
-use ringfence_core::Resource;
 use ringfence_core::proof::act;
+use ringfence_core::{PrincipalId, Resource, TenantId};
 use ringfence_identity::{
     CertificateHolder, CertificateTrust, ClaimRole, ClientSecret, ProviderTrust, SecretString, SignInSettings,
     UnboundTokens,
@@ -67,11 +67,18 @@ pub async fn write(
         "identity_providers": providers.iter().map(|provider| provider.issuer.as_str()).collect::<Vec<_>>(),
     });
     let settings = SignInSettings { unbound_tokens, certificates, providers, keys_days_max, ..SignInSettings::unset() };
-    let (log, id) = (Log::Tenant(reached.store), reached.tenant);
+    let (store, id) = (reached.store, reached.tenant);
+    let may_read = control.reach::<act::ReadPolicy>(&call, Resource::Tenant { tenant: id.clone() }).await?.permit;
+    let log = Log::Tenant(store.clone());
     let settings = control
         .bracket(&call, &log, reached.permit, codes::SIGN_IN_CHANGED, details, async |permit| {
             // Not between the reading and the writing of who changes one provider: he would put back what was before.
-            let _one = control.changing.lock().await;
+            let _one = control.changing.of(id.clone()).await;
+            let before = control.parts.identity.sign_in_settings(may_read, Some(&id))?;
+            // SECURITY: before anybody else comes under such a name.
+            for holder in given_up(&id, &before, &settings) {
+                control.end_lent_in_turn(&id, &store, &holder).await?;
+            }
             Ok(control.parts.identity.set_sign_in_settings(permit, Some(&id), settings).await?)
         })
         .await?;
@@ -138,7 +145,7 @@ impl Control {
         let resource = Resource::Tenant { tenant: tenant.clone() };
         let may_read = self.reach::<act::ReadPolicy>(call, resource).await?.permit;
         self.bracket(call, &Log::Tenant(store), permit, codes::SIGN_IN_CHANGED, details, async |permit| {
-            let _one = self.changing.lock().await;
+            let _one = self.changing.of(tenant.clone()).await;
             let mut settings = self.parts.identity.sign_in_settings(may_read, Some(&tenant))?;
             let changed = change(&mut settings.providers)?;
             self.parts.identity.set_sign_in_settings(permit, Some(&tenant), settings).await?;
@@ -146,6 +153,19 @@ impl Control {
         })
         .await
     }
+}
+
+/// The principals whose certificates stand for nobody from now on, or whose names are those of other certificates.
+fn given_up(tenant: &TenantId, before: &SignInSettings, after: &SignInSettings) -> Vec<PrincipalId> {
+    let stays = |then: &CertificateHolder| {
+        holders(after).iter().any(|now| now.subject == then.subject && now.name == then.name)
+    };
+    let gone = holders(before).iter().filter(|then| !stays(then));
+    gone.filter_map(|then| format!("{tenant}/{}", then.name).parse().ok()).collect()
+}
+
+fn holders(settings: &SignInSettings) -> &[CertificateHolder] {
+    settings.certificates.as_ref().map(CertificateTrust::holders).unwrap_or_default()
 }
 
 fn trust(asked: ClientCertificateTrust) -> Result<CertificateTrust, ApiError> {
@@ -204,5 +224,31 @@ fn view(settings: SignInSettings) -> SignInSettingsView {
         keys_days_max: settings.keys_days_max,
         changed_at: settings.changed_at.map(|at| at.to_string()),
         changed_by: settings.changed_by.map(|by| by.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(holders: &[(&str, &str)]) -> SignInSettings {
+        let holder = |(subject, name): &(&str, &str)| json!({ "subject": subject, "name": name, "role": "developer" });
+        let holders: Vec<Value> = holders.iter().map(holder).collect();
+        let trust = json!({ "roots": [], "revocation_lists": [], "holders": holders });
+        SignInSettings { certificates: Some(serde_json::from_value(trust).unwrap()), ..SignInSettings::unset() }
+    }
+
+    #[test]
+    fn whose_certificate_counts_no_longer_or_is_anothers_gives_his_name_up() {
+        let acme: TenantId = "acme".parse().unwrap();
+        let before = settings(&[("ann.example.com", "ann"), ("bob.example.com", "bob")]);
+        let names = |after: &SignInSettings| -> Vec<String> {
+            given_up(&acme, &before, after).iter().map(ToString::to_string).collect()
+        };
+        assert!(names(&before).is_empty());
+        assert_eq!(names(&settings(&[("ann.example.com", "ann")])), ["acme/bob"]);
+        let swapped = settings(&[("ann.example.com", "ann"), ("eve.example.com", "bob")]);
+        assert_eq!(names(&swapped), ["acme/bob"], "the name is another's");
+        assert_eq!(names(&SignInSettings::unset()), ["acme/ann", "acme/bob"]);
     }
 }

@@ -248,7 +248,7 @@ impl Control {
         next: TrustSettings,
         changed_at: Option<Timestamp>,
     ) -> Result<TrustSettings, ApiError> {
-        let _one = self.changing.lock().await;
+        let _one = self.changing.of(tenant.clone()).await;
         if self.trust_before(call, tenant).await?.changed_at != changed_at {
             return Err(ApiError::new("precondition-failed", "these settings were changed meanwhile"));
         }

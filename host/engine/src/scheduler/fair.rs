@@ -284,6 +284,29 @@ impl<T> Fair<T> {
         }
     }
 
+    /// Moves an item that waits in one lane to another, where it has just arrived; what it asks for there.
+    pub(crate) fn transfer(&mut self, from: LaneId, to: LaneId, is_it: impl Fn(&T) -> bool, now_ns: u64) -> Call {
+        let Some(lane) = self.lane_mut(from) else { return Call::Nobody };
+        let Some(at) = lane.queue.iter().position(is_it) else { return Call::Nobody };
+        let Some(item) = lane.queue.remove(at) else { return Call::Nobody };
+        self.waiting_count = self.waiting_count.saturating_sub(1);
+        self.place(from);
+        self.push(to, item, Arrival::Woken, now_ns)
+    }
+
+    /// Makes a lane pay too for what runs on a worker for another lane.
+    pub(crate) fn charge(&mut self, worker: usize, id: LaneId, cpu_ns: u64, now_ns: u64) {
+        if self.workers.get(worker).and_then(Option::as_ref).is_none_or(|running| running.lane == id) {
+            return;
+        }
+        if let Some(lane) = self.lane_mut(id) {
+            lane.refill(now_ns);
+            lane.pay(cpu_ns);
+        }
+        self.throttle(id, now_ns);
+        self.place(id);
+    }
+
     /// Whether a sleeping worker would find something.
     pub(crate) fn wants_worker(&self) -> bool {
         self.has_room() && !self.ready.is_empty()

@@ -511,3 +511,26 @@ fn counts_agree_in_every_order_of_a_few_events() {
         }
     }
 }
+
+#[test]
+fn what_is_moved_out_of_a_lane_in_debt_runs_at_once_and_the_lane_pays_for_it() {
+    let mut fair: Fair<u8> = Fair::new(1, 0, 0);
+    let capped = TenantShare { cpu_permille: Some(1), cpu_burst_us: 5_000, ..TenantShare::USUAL };
+    let (debtor, endings) = (fair.add_lane(capped, 0), fair.add_lane(TenantShare::USUAL, 0));
+    fair.push(debtor, 1, Arrival::Woken, 0);
+    assert_eq!(fair.pick(0, 0), Some(1));
+    let now = 100 * MS;
+    fair.done(0, now, now);
+    for item in [2, 3, 4] {
+        fair.push(debtor, item, Arrival::Woken, now);
+    }
+    assert_eq!(fair.pick(0, now), None, "it is in debt");
+    assert_eq!(fair.transfer(debtor, endings, |item| *item == 9, now), Call::Nobody);
+    assert_eq!(fair.transfer(debtor, endings, |item| *item == 3, now), Call::Idle);
+    assert_eq!((fair.pick(0, now), fair.waiting_count()), (Some(3), 2));
+    fair.charge(0, debtor, 7 * MS, now);
+    fair.charge(0, endings, 7 * MS, now);
+    fair.done(0, 7 * MS, now);
+    assert_eq!((fair.totals(debtor, now).cpu_ns, fair.totals(endings, now).cpu_ns), (107 * MS, 7 * MS));
+    assert_eq!(fair.pick(0, now), None, "nothing else was moved");
+}

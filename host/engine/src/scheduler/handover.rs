@@ -127,7 +127,25 @@ impl<T> Handover<T> {
             drop(state);
             return Asked::Nobody;
         }
-        match state.fair.push(id, item, arrival, now_ns) {
+        let call = state.fair.push(id, item, arrival, now_ns);
+        self.tell(call, state, now_ns)
+    }
+
+    /// Moves an item that waits in one lane to another; nothing where it does not wait there.
+    pub(crate) fn transfer(&self, from: LaneId, to: LaneId, is_it: impl Fn(&T) -> bool, now_ns: u64) -> Asked {
+        let mut state = self.lock();
+        let call = state.fair.transfer(from, to, is_it, now_ns);
+        self.tell(call, state, now_ns)
+    }
+
+    /// Makes a lane pay too for what runs on a worker for another lane.
+    pub(crate) fn charge(&self, worker: usize, id: LaneId, cpu_ns: u64, now_ns: u64) {
+        self.lock().fair.charge(worker, id, cpu_ns, now_ns);
+    }
+
+    /// Does what an arrival asks for; called with the lock.
+    fn tell(&self, call: Call, state: MutexGuard<'_, State<T>>, now_ns: u64) -> Asked {
+        match call {
             Call::Nobody => Asked::Nobody,
             Call::Idle => {
                 self.call_sleeper(state);

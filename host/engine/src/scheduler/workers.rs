@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -56,6 +56,9 @@ enum Woken {
 /// The worker threads, their queue and who has a lane in it.
 pub(crate) struct Workers {
     queue: Handover<Arc<Task>>,
+    /// Where guests wait that have to end: no tenant's lane, so no cap stops it. None of their code runs any more, and their
+    /// tenants pay for it all the same.
+    endings: LaneId,
     epochs: wasmtime::Engine,
     /// The kernel's thread ids, for lending.
     threads: Vec<AtomicI32>,
@@ -137,6 +140,17 @@ pub(crate) struct Task {
     state: Mutex<TaskState>,
 }
 
+/// Wakes a guest that was not polled yet, and does not keep it.
+struct Unpolled(Weak<Task>);
+
+impl Wake for Unpolled {
+    fn wake(self: Arc<Self>) {
+        if let Some(task) = self.0.upgrade() {
+            task.wake();
+        }
+    }
+}
+
 struct TaskState {
     stage: Stage,
     work: Option<Work>,
@@ -167,7 +181,9 @@ impl Workers {
     ) -> std::io::Result<Arc<Self>> {
         let threads = threads.max(1);
         let queue = Handover::new(threads, threads.saturating_mul(SPARES_EACH_COUNT), INLINE_COUNT);
+        let endings = queue.add_lane(TenantShare::USUAL, now_ns());
         let workers = Arc::new(Self {
+            endings,
             threads: (0..queue.threads_count()).map(|_| AtomicI32::new(0)).collect(),
             queue,
             epochs,
@@ -226,6 +242,8 @@ impl Workers {
         }
         let state = Mutex::new(TaskState { stage: Stage::Queued, work: Some(work) });
         let task = Arc::new(Task { number, lane, lane_id, meter, workers: Arc::clone(self), state });
+        // Its end is heard before it was polled too, which in a lane in debt takes its time.
+        task.meter.register(&Waker::from(Arc::new(Unpolled(Arc::downgrade(&task)))));
         match dispatch {
             Dispatch::Inline => self.run_here(Arc::clone(&task), slow_until_ns),
             Dispatch::Queued => self.push(Arc::clone(&task)),
@@ -329,6 +347,15 @@ impl Workers {
         ids.into_iter().map(|(tenant, id)| (tenant, self.queue.totals(id, now))).collect()
     }
 
+    /// What runs, waits or sleeps of each tenant.
+    pub(crate) fn live(&self) -> Vec<(TenantId, Arc<Meter>)> {
+        let lanes = self.lock_lanes();
+        let of_tenants = lanes.of.iter().filter_map(|(lane, entry)| Some((lane.as_ref()?, entry)));
+        of_tenants
+            .flat_map(|(tenant, entry)| entry.live.values().map(move |meter| (tenant.clone(), Arc::clone(meter))))
+            .collect()
+    }
+
     /// Guests that were spawned and are not finished.
     pub(crate) fn live_count(&self) -> usize {
         let lanes = self.lock_lanes();
@@ -352,7 +379,20 @@ impl Workers {
     }
 
     fn push(&self, task: Arc<Task>) {
-        if self.queue.push(task.lane_id, task, Arrival::Woken, now_ns()) == Asked::Someone {
+        let pushed = Arc::clone(&task);
+        if self.queue.push(pushed.waits_in(), task, Arrival::Woken, now_ns()) == Asked::Someone {
+            self.epochs.increment_epoch();
+        }
+        self.hurry(&pushed);
+    }
+
+    /// Moves a guest that has to end out of the lane of its tenant, if it waits there. Asked when it has to end and when it
+    /// was queued: whichever is later finds it.
+    fn hurry(&self, task: &Task) {
+        if task.meter.ended().is_some()
+            && self.queue.transfer(task.lane_id, self.endings, |other| other.number == task.number, now_ns())
+                == Asked::Someone
+        {
             self.epochs.increment_epoch();
         }
     }
@@ -489,6 +529,9 @@ impl Task {
             // Before any lock is taken: a thread behind everyone must not hold one.
             class::restore_thread(0);
         }
+        if self.meter.ended().is_some() {
+            self.workers.queue.charge(worker, self.lane_id, spent_ns, now_ns());
+        }
         match poll {
             Ok(Poll::Pending) => self.park(work, worker, spent_ns),
             Ok(Poll::Ready(())) => {
@@ -523,8 +566,17 @@ impl Task {
         state.stage = if again { Stage::Queued } else { Stage::Parked };
         drop(state);
         // A wake from here on queues it, perhaps before its worker is given back: the lane then runs it on another.
-        let again = again.then(|| (self.lane_id, Arc::clone(&self)));
+        let is_queued = again;
+        let again = again.then(|| (self.waits_in(), Arc::clone(&self)));
         self.give_back(worker, spent_ns, again);
+        if is_queued {
+            self.workers.hurry(&self);
+        }
+    }
+
+    /// The lane for it now.
+    fn waits_in(&self) -> LaneId {
+        if self.meter.ended().is_some() { self.workers.endings } else { self.lane_id }
     }
 
     fn end(&self) {
@@ -552,7 +604,11 @@ impl Wake for Task {
                 }
             }
             Stage::Running => state.stage = Stage::RunningWoken,
-            Stage::Queued | Stage::RunningWoken | Stage::Done => {}
+            Stage::Queued => {
+                drop(state);
+                self.workers.hurry(&self);
+            }
+            Stage::RunningWoken | Stage::Done => {}
         }
     }
 }

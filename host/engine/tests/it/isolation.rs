@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use crate::support::{compile, component, engine_of, engine_with, let_in, request, tempdir, tenant};
 use http_body_util::BodyExt;
 use ringfence_core::{Blame, Budget, TenantId};
-use ringfence_engine::{AdmitError, Code, CompileLimits, Engine, GuestSetup, MemoryPool, Meter, RunError, Slot};
+use ringfence_engine::{
+    AdmitError, Code, CompileLimits, Engine, GuestSetup, MemoryPool, Meter, RunError, Slot, TenantShare,
+};
 use tokio::task::JoinHandle;
 
 const HELLO: &str = "(call $hello (local.get $out))";
@@ -122,6 +124,51 @@ async fn nothing_of_a_forgotten_tenant_goes_on_whether_it_ran_or_waited_or_was_a
     assert_eq!(loads.iter().map(|load| (load.tenant.as_str(), load.cpu_us)).collect::<Vec<_>>(), [("gone", 0)]);
     assert_eq!(start(&engine, "gone", &hello, Budget::DEFAULT).await.unwrap(), Ok(19));
     until("an empty scheduler", || is_empty(&engine)).await;
+}
+
+/// Calls that cannot be interrupted leave a debt that takes a cap of a thousandth tens of seconds to earn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_to_end_ends_soon_also_where_the_cap_of_its_tenant_is_in_debt() {
+    let engine = engine(2, 64);
+    let fill = code(&engine, FILL).await;
+    let capped = TenantShare { cpu_permille: Some(1), cpu_burst_us: 5_000, ..TenantShare::USUAL };
+    // CPU time, and time that it was kept from running.
+    let had_us = |name: &str| {
+        let loads = engine.scheduler().loads();
+        loads.iter().find(|load| load.tenant == tenant(name)).map_or((0, 0), |load| (load.cpu_us, load.throttled_us))
+    };
+    for name in ["suspended", "forgotten", "late"] {
+        let budget = Budget { time_ms: if name == "late" { 6_000 } else { large().time_ms }, ..large() };
+        let began = Instant::now();
+        let running: Vec<_> = (0..4).map(|_| start(&engine, name, &fill, budget)).collect();
+        until("calls that cannot be interrupted", || had_us(name).0 > 200_000).await;
+        engine.scheduler().set_share(&tenant(name), capped);
+        until("a debt", || had_us(name).1 > 200_000).await;
+        let (since, expected) = match name {
+            "suspended" => {
+                engine.scheduler().suspend(&tenant(name));
+                (Instant::now(), RunError::Killed)
+            }
+            "forgotten" => {
+                engine.scheduler().forget(&tenant(name));
+                (Instant::now(), RunError::Killed)
+            }
+            _ => {
+                // One that was never polled has its deadline too.
+                let slot = admitted(&engine, &tenant(name)).await;
+                let short = GuestSetup::bare(Budget { time_ms: 100, ..large() });
+                let (asked, run) = (Instant::now(), engine.run(slot, &fill, short, request()).await);
+                assert_eq!(run.err().map(|failure| failure.error), Some(RunError::TimeBudget));
+                assert!(asked.elapsed() < ENDED_WITHIN, "it ended after {:?}", asked.elapsed());
+                (began + Duration::from_secs(6), RunError::TimeBudget)
+            }
+        };
+        for one in running {
+            assert_eq!(one.await.unwrap(), Err(expected.clone()), "{name}");
+        }
+        assert!(since.elapsed() < ENDED_WITHIN, "{name}: ended after {:?}", since.elapsed());
+        until("an empty scheduler", || is_empty(&engine)).await;
+    }
 }
 
 async fn admitted(engine: &Engine, tenant: &TenantId) -> Slot {
@@ -293,9 +340,9 @@ async fn guests_of_all_tenants_together_hold_no_more_than_the_host_has_and_a_ten
     let (greedy, calm) = (engine.memory().pool(256 << 20), engine.memory().pool(256 << 20));
     let holds = start_in(&engine, "greedy", &hold, &greedy);
     until("all but a page is held", || engine.memory().bytes() >= 895 << 16).await;
-    for (name, code, pool) in [("greedy", &hello, &greedy), ("greedy", &grow, &greedy), ("calm", &grow, &calm)] {
-        let refused = start_in(&engine, name, code, pool).await.unwrap().unwrap_err();
-        assert_eq!((refused.code(), refused.blame()), ("overloaded", Blame::Host), "{name}");
+    for code in [&hello, &grow] {
+        let refused = start_in(&engine, "greedy", code, &greedy).await.unwrap().unwrap_err();
+        assert_eq!((refused.code(), refused.blame()), ("overloaded", Blame::Host));
     }
     for _ in 0..10 {
         assert_eq!(start_in(&engine, "calm", &hello, &calm).await.unwrap(), Ok(19), "a first one has room");
@@ -306,4 +353,48 @@ async fn guests_of_all_tenants_together_hold_no_more_than_the_host_has_and_a_ten
     assert_eq!(holds.await.unwrap(), Err(RunError::Killed));
     until("the memory is back", || engine.memory().bytes() == 0).await;
     assert_eq!(start_in(&engine, "calm", &grow, &calm).await.unwrap(), Ok(19));
+}
+
+/// Two thirds of what tenants share is one's that sleeps, in two guests, and nearly all the rest is its too; another wants some.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_within_its_share_gets_memory_from_one_that_holds_nearly_all_and_answers() {
+    // 56 of 64 MiB are shared: 28 each while both want more than that.
+    let engine = engine_with(&tempdir(), CompileLimits::HOST, 2, 40, 64 << 20);
+    let hold = |pages: u32| {
+        format!(
+            "(if (i32.eq (memory.grow (i32.const {pages})) (i32.const -1)) (then unreachable))
+            (call $sleep (i64.const 3600000000000))"
+        )
+    };
+    let grow = |pages: u32| {
+        format!(
+            "(if (i32.eq (memory.grow (i32.const {pages})) (i32.const -1)) (then unreachable))
+            (call $hello (local.get $out))"
+        )
+    };
+    // With the two pages that each has: 600, 280 and 10 of the 896 that are shared.
+    let (large, middle, small) =
+        (code(&engine, &hold(598)).await, code(&engine, &hold(278)).await, code(&engine, &hold(8)).await);
+    let (some, much) = (code(&engine, &grow(200)).await, code(&engine, &grow(500)).await);
+    let (greedy, calm) = (engine.memory().pool(256 << 20), engine.memory().pool(256 << 20));
+    let holds = [&large, &middle, &small].map(|code| start_in(&engine, "greedy", code, &greedy));
+    until("nearly all is held", || engine.memory().bytes() >= 890 << 16).await;
+    // More than its share is not worth anybody's end.
+    let refused = start_in(&engine, "calm", &much, &calm).await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), "overloaded");
+    assert_eq!((engine.memory().ended_count(), holds.iter().filter(|one| one.is_finished()).count()), (0, 0));
+    // Within it: the smallest that is enough ends, and is told why.
+    let answered = tokio::time::timeout(SOON, start_in(&engine, "calm", &some, &calm)).await;
+    assert_eq!(answered.expect("in bounded time").unwrap(), Ok(19));
+    let [large, middle, small] = holds;
+    let ended = middle.await.unwrap().unwrap_err();
+    assert_eq!((ended.code(), ended.blame(), &ended), ("memory-share", Blame::Caller, &RunError::MemoryShare));
+    assert_eq!(engine.memory().ended_count(), 1);
+    assert!(!large.is_finished() && !small.is_finished(), "one was enough");
+    assert_eq!((greedy.refused_count(), calm.refused_count()), (0, 0), "no quota was in the way");
+    engine.scheduler().suspend(&tenant("greedy"));
+    for one in [large, small] {
+        assert_eq!(one.await.unwrap(), Err(RunError::Killed));
+    }
+    until("the memory is back", || engine.memory().bytes() == 0).await;
 }

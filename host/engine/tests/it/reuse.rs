@@ -188,6 +188,26 @@ async fn one_that_waits_gives_way_where_its_tenants_memory_has_no_room_for_what_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_that_find_no_room_at_once_both_have_what_gave_way_to_either() {
+    let engine = engine_of(&tempdir(), CompileLimits::HOST, 2, 16);
+    let code = code(&engine, COUNT_LARGE).await;
+    // Room for two and a little.
+    let pool = engine.memory().pool(36 << 20);
+    for round in 0..30 {
+        let both = ["one", "two"].map(|plugin| {
+            let mut own = reuse("acme", &format!("1.0.{round}"), 100);
+            own.key.plugin = plugin.parse().unwrap();
+            let (engine, code, pool) = (engine.clone(), code.clone(), Arc::clone(&pool));
+            tokio::spawn(async move { which(&engine, &code, &own, &pool).await })
+        });
+        for one in both {
+            assert_eq!(one.await.unwrap(), Some(1), "round {round}");
+        }
+    }
+    assert_eq!(pool.refused_count(), 0, "nothing was refused");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn those_that_wait_give_way_where_that_makes_room_in_the_host_and_else_stay() {
     // 5 of 40 MiB are kept, for tenants that hold next to none.
     let engine = engine_with(&tempdir(), CompileLimits::HOST, 2, 8, 40 << 20);

@@ -100,6 +100,22 @@ async fn a_growing_table_counts_as_memory() {
     assert_eq!(failure.error, RunError::MemoryBudget);
 }
 
+/// A growth that no memory can have fails before anybody is asked whether it may be.
+#[tokio::test]
+async fn a_growth_that_cannot_be_makes_none_that_was_uncounted() {
+    let grow = "
+        (local $left i32)
+        (local.set $left (i32.const 8))
+        (loop $again
+          (if (i32.eq (memory.grow (i32.const 8)) (i32.const -1)) (then unreachable))
+          (drop (memory.grow (i32.const 65535)))
+          (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+        (call $hello (local.get $out))";
+    let code = code(grow, "").await;
+    let failure = call("uncounted", &code, Budget { memory_bytes: 1 << 20, ..Budget::DEFAULT }).await.unwrap_err();
+    assert_eq!(failure.error, RunError::MemoryBudget);
+}
+
 #[tokio::test]
 async fn endless_recursion_traps() {
     let code = code("(call $down)", "(func $down (call $down))").await;

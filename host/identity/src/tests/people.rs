@@ -177,7 +177,7 @@ async fn of_codes_that_are_guessed_at_all_at_once_no_more_are_tried() {
     let ann = host.ann().await;
     host.with_codes(&ann).await;
     let session = host.verify(&ann).unwrap();
-    let turn = host.identity.shared.changing_people.lock().await;
+    let turn = host.identity.shared.changing_people.of(Some(tenant("acme"))).await;
     let guess = |_| {
         let guess = StepUp::Code(SecretString::new("aaaa-aaaa".to_owned()));
         Box::pin(host.identity.step_up(&session, guess))
@@ -191,6 +191,26 @@ async fn of_codes_that_are_guessed_at_all_at_once_no_more_are_tried() {
     let tried = answers.iter().filter(|answer| matches!(answer, Err(IdentityError::Unauthenticated))).count();
     let held = answers.iter().filter(|answer| matches!(answer, Err(IdentityError::Throttled { .. }))).count();
     assert_eq!((tried, held), (10, 40));
+}
+
+#[tokio::test]
+async fn nobody_waits_for_another_tenants_people() {
+    let host = Host::new().await;
+    let ann = host.ann().await;
+    let (secret, _) = host.with_codes(&ann).await;
+    host.clock.pass(30);
+    let code = host.code(&secret);
+    let _theirs = host.identity.shared.changing_people.of(Some(tenant("beta"))).await;
+    let _their_keys = host.identity.shared.making.of(Some(tenant("beta"))).await;
+    let _known_of_them = host.identity.shared.changing_about.of(Some(tenant("beta"))).await;
+    let going = async {
+        host.by_password("acme/ann", PASSWORD, Some(&code)).await.unwrap();
+        let token = host.invite(Some("acme"), "acme/root", "bob", Role::Developer).await;
+        // From where he comes is written down: he was never here.
+        host.enrol_with(&token).await.unwrap()
+    };
+    let done = tokio::time::timeout(std::time::Duration::from_secs(60), going).await;
+    assert!(done.is_ok(), "a sign-in with a code, an invitation and its use go through");
 }
 
 #[tokio::test]
@@ -336,7 +356,7 @@ async fn who_signs_in_while_another_is_invited_under_his_name_is_out_after_a_res
 async fn a_session_changes_nothing_of_who_is_invited_under_the_same_name_while_it_waits() {
     let host = Host::new().await;
     let before = host.verify(&host.ann().await).unwrap();
-    let turn = host.identity.shared.changing_people.lock().await;
+    let turn = host.identity.shared.changing_people.of(Some(tenant("acme"))).await;
     let mut anew = Box::pin(host.invite(Some("acme"), "acme/root", "ann", Role::TenantAdmin));
     assert!(futures::poll!(&mut anew).is_pending());
     let mut offer = Box::pin(host.identity.offer_codes(&before));
@@ -346,6 +366,18 @@ async fn a_session_changes_nothing_of_who_is_invited_under_the_same_name_while_i
     unauthenticated(offer.await);
     let tables = host.identity.shared.read();
     assert!(tables.person(before.id()).unwrap().codes.is_none());
+}
+
+#[tokio::test]
+async fn who_was_removed_is_not_signed_in_whoever_has_the_name_by_then() {
+    let host = Host::new().await;
+    let before = host.verify(&host.ann().await).unwrap();
+    assert!(host.identity.is_signed_in(&before));
+    host.identity.remove_person(permit(Some("acme")), Some(&tenant("acme")), "ann").await.unwrap();
+    assert!(!host.identity.is_signed_in(&before));
+    let another = host.verify(&host.ann().await).unwrap();
+    assert_eq!(another.id(), before.id());
+    assert!(host.identity.is_signed_in(&another) && !host.identity.is_signed_in(&before));
 }
 
 // === two people ===

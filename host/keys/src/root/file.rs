@@ -46,6 +46,7 @@ pub(super) struct FileProvider {
     path: PathBuf,
     /// The newest first. INVARIANT: never empty.
     keys: RwLock<Vec<FileKey>>,
+    was_made: bool,
 }
 
 #[derive(Clone)]
@@ -69,12 +70,12 @@ impl FileProvider {
     /// Opens the root key, or makes one where there is none. Two hosts that start at once end up with the same key.
     pub(super) fn open(path: &Path, missing: MissingRootKey, entropy: &dyn Entropy) -> Result<Self, KeysError> {
         let failed = |source| KeysError::Io { path: path.to_owned(), source };
-        let first = match (read_file(path), missing) {
+        let (first, was_made) = match (read_file(path), missing) {
             (Err(KeysError::Missing { .. }), MissingRootKey::Create) => {
                 create_file(path, entropy).map_err(failed)?;
-                read_file(path)?
+                (read_file(path)?, true)
             }
-            (read, _) => read?,
+            (read, _) => (read?, false),
         };
         // A crash at the very end of a rotation left the old key to be overwritten.
         shred_file(&beside(path, ".retired")).map_err(failed)?;
@@ -84,7 +85,7 @@ impl FileProvider {
             Err(KeysError::Missing { .. }) => {}
             Err(error) => return Err(error),
         }
-        Ok(Self { path: path.to_owned(), keys: RwLock::new(keys) })
+        Ok(Self { path: path.to_owned(), keys: RwLock::new(keys), was_made })
     }
 
     fn shard_path(&self, shard: &str) -> PathBuf {
@@ -133,6 +134,9 @@ impl RootKeyProvider for FileProvider {
     }
     fn shredding(&self) -> Shredding {
         Shredding::OldCopiesToo
+    }
+    fn was_made(&self) -> bool {
+        self.was_made
     }
 
     fn encrypt(

@@ -230,6 +230,11 @@ impl RootKey {
         self.scheme
     }
 
+    /// Whether there was none, and opening it made one: whoever runs the host has to keep it from now on.
+    pub fn was_made(&self) -> bool {
+        self.provider.was_made()
+    }
+
     /// How well it is kept.
     pub fn assurance(&self) -> Assurance {
         self.provider.assurance()

@@ -40,6 +40,7 @@ pub(super) struct Pkcs11Provider {
     /// One session, opened anew when the token was away.
     session: Mutex<Option<Session>>,
     newest: Mutex<u8>,
+    was_made: bool,
 }
 
 // === impl Pkcs11Provider ===
@@ -52,11 +53,13 @@ impl Pkcs11Provider {
             Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
             other => other.map_err(|error| unreachable(&error))?,
         }
-        let this = Self { uri: uri.clone(), module, session: Mutex::new(None), newest: Mutex::new(0) };
+        let mut this =
+            Self { uri: uri.clone(), module, session: Mutex::new(None), newest: Mutex::new(0), was_made: false };
         let newest = this.with_session(|session| this.find_newest(session))?;
         let newest = match (newest, missing) {
             (0, MissingRootKey::Create) => {
                 this.with_session(|session| generate(session, &uri.object, 1))?;
+                this.was_made = true;
                 1
             }
             (0, MissingRootKey::Refuse) => return Err(refused("there is no key of that label in the token")),
@@ -148,6 +151,9 @@ impl RootKeyProvider for Pkcs11Provider {
     }
     fn shredding(&self) -> Shredding {
         Shredding::OldCopiesToo
+    }
+    fn was_made(&self) -> bool {
+        self.was_made
     }
 
     fn encrypt(

@@ -65,6 +65,10 @@ pub(crate) trait RootKeyProvider: Send + Sync {
     fn id(&self) -> String;
     fn assurance(&self) -> Assurance;
     fn shredding(&self) -> Shredding;
+    /// Whether there was no root key, and opening this provider made one.
+    fn was_made(&self) -> bool {
+        false
+    }
     fn encrypt(
         &self,
         with: With<'_>,

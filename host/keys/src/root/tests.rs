@@ -53,6 +53,7 @@ fn a_missing_key_is_made_once_with_mode_0600_and_opened_again() {
     assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o600);
     let second = RootKey::open_or_create(&uri, &Fixed(2)).unwrap();
     assert_eq!(first.id(), second.id());
+    assert!(first.was_made() && !second.was_made());
     assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
     assert_eq!(first.assurance(), Assurance::Development);
 }

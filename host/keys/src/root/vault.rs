@@ -28,6 +28,7 @@ pub(super) struct VaultProvider {
     uri: VaultUri,
     client: Client,
     newest: Mutex<u64>,
+    was_made: bool,
 }
 
 #[derive(Deserialize)]
@@ -55,7 +56,7 @@ struct KeyFacts {
 impl VaultProvider {
     pub(super) fn open(uri: &VaultUri, missing: MissingRootKey) -> Result<Self, KeysError> {
         let client = Client::new(PROVIDER, uri.ca_file.as_deref())?;
-        let this = Self { uri: uri.clone(), client, newest: Mutex::new(0) };
+        let mut this = Self { uri: uri.clone(), client, newest: Mutex::new(0), was_made: false };
         let found = this.newest_of(&uri.key)?;
         match (found, missing) {
             (Some(newest), _) => *this.newest() = newest,
@@ -63,6 +64,7 @@ impl VaultProvider {
                 this.make(&uri.key)?;
                 *this.newest() =
                     this.newest_of(&uri.key)?.ok_or_else(|| refused("the key that was made is not there"))?;
+                this.was_made = true;
             }
             (None, MissingRootKey::Refuse) => return Err(refused("there is no key of that name")),
         }
@@ -113,6 +115,9 @@ impl RootKeyProvider for VaultProvider {
     }
     fn shredding(&self) -> Shredding {
         Shredding::OldCopiesToo
+    }
+    fn was_made(&self) -> bool {
+        self.was_made
     }
 
     fn encrypt(

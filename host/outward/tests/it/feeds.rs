@@ -164,6 +164,10 @@ async fn rubbish_is_told_and_nothing_of_it_is_kept() {
         (TAXII, "<html>"),
         (TAXII, "[]"),
         (TAXII, r#"{"objects":7}"#),
+        (TAXII, r#"{"objects":null}"#),
+        (TAXII, r#"[false,null,[]]"#),
+        (TAXII, r#"{"title":"Error","http_status":"500"}"#),
+        (TAXII, r#"{"more":false,"object":[{}]}"#),
         ("content-type: application/taxii+json\r\nx-taxii-date-added-last: soon\r\n", r#"{"objects":[]}"#),
     ] {
         let (why, count) = fails(move |_, _| reply(200, headers, body)).await;
@@ -182,6 +186,20 @@ async fn rubbish_is_told_and_nothing_of_it_is_kept() {
     put(&world, &server).await;
     eventually("the poll", async || feed(&world).freshness == "fresh").await;
     assert_eq!(world.threat.indicators(&acme()).len(), 1);
+    let state = feed(&world).state;
+    assert_eq!((state.objects_count, state.refused_count), (4, 3));
+    assert_eq!(state.last_refused.as_deref(), Some("an object without id: it has no `type`"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_envelope_with_nothing_in_it_is_a_page_with_nothing_on_it() {
+    for body in ["{}", r#"{"more":false}"#, r#"{"x_server":"t1"}"#] {
+        let world = World::new().await;
+        let server = Server::start(move |_, _| reply(200, TAXII, body)).await;
+        put(&world, &server).await;
+        eventually("the poll", async || feed(&world).freshness == "fresh").await;
+        assert_eq!((feed(&world).state.failures, feed(&world).state.objects_count), (0, 0), "{body}");
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use data_encoding::BASE64;
-use ringfence_audit::{Event, Log, Outcome, codes};
+use ringfence_audit::{Event, Log, Outcome, Swept, codes};
 use ringfence_core::{Role, TenantId};
 use ringfence_keys::{SecretBytes, sign_shared};
 use ringfence_outward::{Carries, DESTINATIONS_COUNT_MAX, OutwardError, Pace, Switch, Wanted, WantedChange};
@@ -332,4 +332,54 @@ async fn a_copy_of_a_tenant_does_not_speak_as_the_tenant_until_somebody_says_so(
     world.outward.change(&globex, (Carries::Audit, "s"), WantedChange::default()).await.unwrap();
     eventually("the entry", async || server.events().len() == 1).await;
     assert_eq!(server.got()[0].json()["log"], "host.example/audit/tenant/globex");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_damaged_is_passed_over_and_said_and_stops_nobody() {
+    let world = World::new().await;
+    let (server, people) = (Server::taking_all().await, Server::taking_all().await);
+    world.record(codes::SECRET_WRITTEN, 60).await;
+    for seq in [7, 8, 40] {
+        world.acme.delete(&Key::new(["audit"]).number(seq)).await.unwrap();
+    }
+    world.stream("s", server.url()).await;
+    eventually("the rest", async || server.seqs().contains(&59)).await;
+    let carried: Vec<u64> = (0..60).filter(|seq| *seq != 8).collect();
+    assert_eq!(server.seqs(), carried);
+    let uncarried: Vec<Value> = server.events().iter().map(|event| event["uncarried"].clone()).collect();
+    let uncarried: Vec<Value> = uncarried.into_iter().filter(Value::is_object).collect();
+    assert_eq!(uncarried, [json!({ "from": 7, "to": 9 }), json!({ "from": 40, "to": 41 })]);
+    world.make(Carries::Alerts, "people", webhook(people.url())).await.unwrap();
+    world.record(codes::CANARY_TOUCHED, 1).await;
+    let is_canary = |event: &Value| event["rule"] == "canary";
+    eventually("the finding", async || people.events().iter().any(is_canary)).await;
+    assert_eq!(people.events()[0]["uncarried"], json!({ "from": 7, "to": 9 }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_deleted_after_its_retention_is_passed_over_and_said() {
+    const DAY_MS: i64 = 24 * 3_600 * 1_000;
+    let world = World::new().await;
+    let (server, later) = (Server::taking_all().await, Server::taking_all().await);
+    world.stream("s", server.url()).await;
+    let switch = async |switch| {
+        let change = WantedChange { to: None, switch: Some(switch) };
+        world.outward.change(&acme(), (Carries::Audit, "s"), change).await.unwrap();
+    };
+    switch(Switch::Off).await;
+    world.record(codes::SECRET_WRITTEN, 300).await;
+    world.clock.on(8 * 365 * DAY_MS);
+    world.record(codes::SECRET_WRITTEN, 5).await;
+    assert_eq!(world.audit.sweep(&world.log()).await.unwrap(), Swept::Announced);
+    world.clock.on(8 * DAY_MS);
+    while world.audit.sweep(&world.log()).await.unwrap() == Swept::Deleting {}
+    let first = world.audit.first(&world.log()).await.unwrap();
+    assert!(first > 0);
+    switch(Switch::On).await;
+    eventually("the rest", async || server.seqs().contains(&first)).await;
+    assert_eq!(server.events()[0]["uncarried"], json!({ "from": 0, "to": first }));
+    assert_eq!(server.seqs()[..2], [0, first]);
+    world.stream("later", later.url()).await;
+    eventually("what is left", async || !later.seqs().is_empty()).await;
+    assert_eq!(later.seqs()[0], first);
 }

@@ -259,6 +259,9 @@ pub(crate) enum Class {
     /// Never in an archive: credentials (a revoked key must not come back), counters of the running host, leftovers of
     /// uploads, what backups keep about themselves, and when access was last used and how it was reviewed.
     Apart,
+    /// Never in an archive, and left where it lies in one that an earlier host made: roles that are held for a while and what waits
+    /// to be allowed, or what was ended or refused would come back.
+    Lent,
 }
 
 /// The class of a record.
@@ -287,6 +290,7 @@ pub(crate) fn class(key: &Key) -> Class {
         "log" => Class::Logs,
         "subject-erased" => Class::Erasures,
         "identity" | "quota" | "quarantine" | "backup" | "job" | "access" | "review" => Class::Apart,
+        "elevations" | "approval" => Class::Lent,
         _ => Class::State,
     }
 }

@@ -21,15 +21,23 @@ pub struct Keyring(BTreeMap<String, BackupKey>);
 // === impl Keyring ===
 
 impl Keyring {
-    /// The keys that a tenant holds.
+    /// The keys that a tenant holds, but for those that are damaged.
     pub async fn of(store: &TenantStore) -> Result<Self, BackupError> {
         let (mut this, mut after) = (Self::default(), None);
         loop {
-            let page = store.scan(&keys_key(), after.as_ref(), usize::MAX).await?;
-            for (_, record) in &page.records {
-                this.add(BackupKey::from_bytes(&record.value).map_err(StoreError::from)?);
+            let (names, next) = store.scan_names(&keys_key(), after.as_ref(), usize::MAX).await?;
+            for name in names {
+                match store.get(&name).await {
+                    Ok(Some(record)) => match BackupKey::from_bytes(&record.value) {
+                        Ok(key) => this.add(key),
+                        Err(_) => tracing::error!(uid = %store.uid(), "a backup key is none"),
+                    },
+                    Ok(None) => {}
+                    Err(StoreError::Damaged) => tracing::error!(uid = %store.uid(), "a backup key is damaged"),
+                    Err(error) => return Err(error.into()),
+                }
             }
-            match page.next {
+            match next {
                 Some(next) => after = Some(next),
                 None => return Ok(this),
             }
@@ -52,17 +60,30 @@ impl fmt::Debug for Keyring {
     }
 }
 
-/// The key that a tenant's next archive is sealed under; made when there is none.
+/// The key that a tenant's next archive is sealed under; made when there is none, or that one is damaged or gone.
 pub(crate) async fn current(store: &TenantStore, entropy: &dyn Entropy) -> Result<BackupKey, BackupError> {
     loop {
-        if let Some(id) = store.get(&now_key()).await? {
-            let id = String::from_utf8_lossy(&id.value).into_owned();
-            let record = store.get(&key_key(&id)).await?.ok_or(BackupError::NoKey)?;
-            return Ok(BackupKey::from_bytes(&record.value).map_err(StoreError::from)?);
-        }
+        let unchanged = match store.get(&now_key()).await {
+            Ok(Some(now)) => {
+                let id = String::from_utf8_lossy(&now.value).into_owned();
+                let known = match store.get(&key_key(&id)).await {
+                    Err(StoreError::Damaged) => None,
+                    record => record?.and_then(|record| BackupKey::from_bytes(&record.value).ok()),
+                };
+                match known {
+                    Some(key) => return Ok(key),
+                    // It rotted, or was removed since: another follows, or there would be no backup any more.
+                    None => Precondition::Revision(now_key(), now.revision),
+                }
+            }
+            Ok(None) => Precondition::Absent(now_key()),
+            // Two at once both write it: either key is kept.
+            Err(StoreError::Damaged) => Precondition::Present(now_key()),
+            Err(error) => return Err(error.into()),
+        };
         let key = BackupKey::generate(entropy).map_err(StoreError::from)?;
         let ops = vec![Op::put(key_key(&key.id()), key.to_bytes().to_vec()), Op::put(now_key(), key.id().into_bytes())];
-        match store.batch(ops, vec![Precondition::Absent(now_key())]).await {
+        match store.batch(ops, vec![unchanged]).await {
             Ok(_) | Err(StoreError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
         }

@@ -33,7 +33,7 @@ use tokio::task::spawn_blocking;
 use crate::blobs::BlobId;
 use crate::error::StoreError;
 use crate::files::{FileReader, Files};
-use crate::key::Key;
+use crate::key::{Key, Segment};
 use crate::record::Op;
 use crate::tenant_store::TenantStore;
 
@@ -209,21 +209,42 @@ impl Archives {
         Self(Arc::new(Inner { files: Files::Memory(Arc::default()), entropy, clock }))
     }
 
-    /// A tenant's archives, the newest first.
+    /// A tenant's archives, the newest first, but for those of which the record is damaged.
     pub async fn list(&self, store: &TenantStore) -> Result<Vec<Stored>, BackupError> {
-        let (mut found, mut after) = (Vec::new(), None);
+        Ok(self.listed(store).await?.0)
+    }
+
+    /// The same, and those of which the record is damaged.
+    async fn listed(&self, store: &TenantStore) -> Result<(Vec<Stored>, Vec<BackupId>), BackupError> {
+        let (mut found, mut unread, mut after) = (Vec::new(), Vec::new(), None);
         loop {
-            let page = store.scan(&archives_key(), after.as_ref(), usize::MAX).await?;
-            for (_, record) in &page.records {
-                found.push(record.json::<Stored>()?);
-            }
-            match page.next {
+            let next = match store.scan(&archives_key(), after.as_ref(), usize::MAX).await {
+                Ok(page) => {
+                    for (_, record) in &page.records {
+                        found.push(record.json::<Stored>()?);
+                    }
+                    page.next
+                }
+                Err(StoreError::Damaged) => {
+                    let (keys, next) = store.scan_names(&archives_key(), after.as_ref(), usize::MAX).await?;
+                    for key in keys {
+                        match store.get_json::<Stored>(&key).await {
+                            Ok(stored) => found.extend(stored),
+                            Err(StoreError::Damaged) => unread.extend(archive_of(&key)),
+                            Err(error) => return Err(error.into()),
+                        }
+                    }
+                    next
+                }
+                Err(error) => return Err(error.into()),
+            };
+            match next {
                 Some(next) if found.len() < LIST_COUNT_MAX => after = Some(next),
                 _ => break,
             }
         }
         found.sort_by(|a, b| (b.created_at, &b.backup).cmp(&(a.created_at, &a.backup)));
-        Ok(found)
+        Ok((found, unread))
     }
 
     /// One of a tenant's archives; none when it has none of that id.
@@ -239,14 +260,18 @@ impl Archives {
         Ok(read::Reader::open(&self.0.files, &Self::path(uid, id)).await?.head().clone())
     }
 
-    /// Removes one of a tenant's archives; refused while another builds on it.
+    /// Removes one of a tenant's archives; refused while another builds on it, or one of which the record is damaged may.
     pub async fn delete(&self, store: &TenantStore, id: &BackupId) -> Result<(), BackupError> {
-        let all = self.list(store).await?;
-        if !all.iter().any(|stored| stored.backup == *id) {
-            return Err(BackupError::Unknown);
+        let (all, unread) = self.listed(store).await?;
+        let mut child = all.iter().find(|stored| stored.parent.as_ref() == Some(id)).map(|stored| &stored.backup);
+        if !unread.contains(id) {
+            if !all.iter().any(|stored| stored.backup == *id) {
+                return Err(BackupError::Unknown);
+            }
+            child = child.or(unread.first());
         }
-        if let Some(child) = all.iter().find(|stored| stored.parent.as_ref() == Some(id)) {
-            return Err(BackupError::HasChild { child: child.backup.clone() });
+        if let Some(child) = child {
+            return Err(BackupError::HasChild { child: child.clone() });
         }
         // The file first: a record without its file says so when it is used; a file without its record would stay for good.
         self.remove_file(&store.uid(), id).await?;
@@ -357,6 +382,14 @@ fn archives_key() -> Key {
 
 fn archive_key(id: &BackupId) -> Key {
     Key::new(["backup", "archive", id.as_str()])
+}
+
+/// Of which archive a record is.
+fn archive_of(key: &Key) -> Option<BackupId> {
+    match key.segments().last() {
+        Some(Segment::Name(id)) => id.parse().ok(),
+        _ => None,
+    }
 }
 
 fn blobs_key(id: &BackupId) -> Key {

@@ -197,6 +197,21 @@ impl Archives {
         Ok(())
     }
 
+    /// Has a tenant stay suspended once the restore that is on in it is done; nothing when none is on.
+    pub async fn stay_suspended(&self, store: &TenantStore) -> Result<(), BackupError> {
+        if let Some(journal) = store.get_json::<Journal>(&journal_key()).await? {
+            let journal = Journal { state: TenantState::Suspended, ..journal };
+            store.put_json(&journal_key(), &journal).await?;
+        }
+        Ok(())
+    }
+
+    /// What a tenant is to be once the restore that is on in it is done.
+    pub async fn state_after(&self, store: &TenantStore) -> Result<TenantState, BackupError> {
+        let journal = store.get_json::<Journal>(&journal_key()).await?;
+        Ok(journal.map_or(TenantState::Suspended, |journal| journal.state))
+    }
+
     /// Whether a restore in place was begun in a tenant and is not done.
     pub async fn is_restoring(&self, store: &TenantStore) -> Result<bool, BackupError> {
         Ok(store.get(&journal_key()).await?.is_some())
@@ -317,7 +332,7 @@ impl Place {
     /// Under which key a record of the archive is written; none when it is not.
     pub(crate) fn key(&self, key: Key) -> Option<Key> {
         match (self, format::class(&key)) {
-            (_, Class::Apart) | (Self::InPlace, Class::Logs | Class::History) => None,
+            (_, Class::Apart | Class::Lent) | (Self::InPlace, Class::Logs | Class::History) => None,
             (Self::New(uid), Class::History) => {
                 Some(key.segments().iter().cloned().fold(Key::new(["history", uid]), Key::push))
             }

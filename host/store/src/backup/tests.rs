@@ -323,16 +323,24 @@ async fn a_restore_in_place_brings_back_the_state_and_nothing_of_what_is_sworn_o
     let rig = Rig::new().await;
     let (acme, blob_id) = furnished(&rig, "acme").await;
     let (expected, held) = (content(&acme, &Key::new(["kv"])).await, acme.held().unwrap().bytes);
+    let lent = [Key::new(["elevations"]), Key::new(["approval", "a1"])];
+    for one in &lent {
+        acme.put(one, b"lent".to_vec()).await.unwrap();
+    }
     let made = rig.back_up(&acme, None).await;
     acme.put(&kv("n1"), b"later".to_vec()).await.unwrap();
     acme.put(&kv("later"), b"later".to_vec()).await.unwrap();
     acme.put(&Key::new(["audit"]).number(1), b"later".to_vec()).await.unwrap();
     acme.delete(&Key::new(["identity", "key", "k1"])).await.unwrap();
     acme.blobs().delete(&blob_id).await.unwrap();
+    acme.delete(&lent[0]).await.unwrap();
     blob(&acme, b"later").await;
     let source = rig.source(&acme, &made).await;
     let restored = rig.in_place(&acme, &source).await.unwrap();
     assert_eq!((restored.removed_count, restored.blobs_count), (1, 1));
+    assert!(acme.get(&lent[0]).await.unwrap().is_none(), "a role that was ended did not come back");
+    assert!(acme.get(&lent[1]).await.unwrap().is_some(), "what waits goes on waiting");
+    acme.delete(&lent[1]).await.unwrap();
     assert_eq!(content(&acme, &Key::new(["kv"])).await, expected);
     assert_eq!(acme.blobs().list().await.unwrap(), [blob_id]);
     assert_eq!(acme.held().unwrap().bytes, held + 300_000);
@@ -572,6 +580,9 @@ async fn an_archive_made_by_a_holder_of_the_key_can_do_no_more_than_its_tenant()
     let honest = |forged: Forged| forged.sealed(&head, &key, |_| ());
     let lying = |lie: fn(&mut Manifest)| Forged::new().record(&kv("n"), b"v").sealed(&head, &key, lie);
     rig.put_file(&source, &honest(Forged::new().record(&kv("n"), b"v")));
+    rig.archives.verify(&source).await.unwrap();
+    // Earlier hosts wrote it, and it is left where it lies.
+    rig.put_file(&source, &honest(Forged::new().record(&kv("n"), b"v").record(&Key::new(["elevations"]), b"[]")));
     rig.archives.verify(&source).await.unwrap();
     let long_name = [&3_u64.to_be_bytes()[..], &[1, 1, 0xff, 0xff], &[b'x'; 0xffff]].concat();
     let blob = [&[1; 16][..]].concat();

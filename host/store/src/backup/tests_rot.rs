@@ -7,6 +7,7 @@ use super::*;
 use crate::engine::Write;
 use crate::record::INLINE_BYTES_MAX;
 use crate::tenant_store::value_directory;
+use crate::tenants::TenantState;
 
 /// Changes one bit of a record as it lies there.
 fn rot(store: &TenantStore, key: &Key) {
@@ -100,6 +101,64 @@ async fn a_tenant_of_which_nobody_can_read_whether_a_restore_is_on_is_locked_and
     // Whoever mends it gets its keys.
     tenants.enable_key(&id("acme"), crate::Side::Operator).await.unwrap();
     assert!(view(&id("acme")).check_keys().is_ok() && tenants.is_unread(&id("acme")));
+    // What opens and has another form than this version knows is no less of one tenant alone.
+    let form = StoreError::Form(serde_json::from_str::<u8>("x").unwrap_err());
+    assert!(tenants.shut_damaged(&id("bolt"), &form) && tenants.is_unread(&id("bolt")));
+}
+
+#[tokio::test]
+async fn what_a_tenant_knows_of_its_backups_rots_and_it_goes_on_backing_up() {
+    let rig = Rig::new().await;
+    let acme = rig.tenant("acme").await;
+    acme.put(&kv("n0"), "0").await.unwrap();
+    let whole = rig.back_up(&acme, None).await;
+    let rotten = rig.back_up(&acme, Some(&whole)).await;
+    rot(&acme, &archive_key(&rotten.backup));
+    let listed = rig.archives.list(&acme).await.unwrap();
+    assert_eq!(listed, std::slice::from_ref(&whole));
+    let refused = rig.archives.delete(&acme, &whole.backup).await;
+    assert!(matches!(refused, Err(BackupError::HasChild { child }) if child == rotten.backup), "it may build on it");
+    rig.archives.delete(&acme, &rotten.backup).await.unwrap();
+    assert!(matches!(rig.archives.delete(&acme, &rotten.backup).await, Err(BackupError::Unknown)));
+
+    rot(&acme, &blobs_key(&whole.backup));
+    assert_eq!(rig.back_up(&acme, Some(&whole)).await.parent, None);
+    rig.archives.delete(&acme, &whole.backup).await.unwrap();
+
+    let before = rig.back_up(&acme, None).await;
+    let id = rig.archives.recovery_key(&acme).await.unwrap().id();
+    rot(&acme, &Key::new(["backup", "key", id.as_str()]));
+    let next = rig.back_up(&acme, Some(&before)).await;
+    assert_eq!(next.parent, None, "nobody opens what it would build on");
+    rot(&acme, &Key::new(["backup", "key-now"]));
+    let last = rig.back_up(&acme, Some(&next)).await;
+    assert_eq!(last.parent, Some(next.backup.clone()), "its key is still there");
+    rig.archives.verify(&rig.source(&acme, &last).await).await.unwrap();
+
+    // A key that rotted may be removed by its place.
+    let id = rig.archives.recovery_key(&acme).await.unwrap().id();
+    acme.delete(&Key::new(["backup", "key", id.as_str()])).await.unwrap();
+    assert_eq!(rig.back_up(&acme, Some(&last)).await.parent, None, "a new key follows");
+}
+
+#[tokio::test]
+async fn who_is_suspended_during_a_restore_stays_so_also_when_a_start_carries_it_on() {
+    let rig = Rig::new().await;
+    let acme = rig.tenant("acme").await;
+    acme.put(&kv("n0"), "0").await.unwrap();
+    let made = rig.back_up(&acme, None).await;
+    let source = rig.source(&acme, &made).await;
+    rig.archives.stay_suspended(&acme).await.unwrap();
+    assert!(!rig.archives.is_restoring(&acme).await.unwrap(), "there is none");
+    rig.archives.announce_restore(&rig.tenants, &acme, &source).await.unwrap();
+    assert_eq!(rig.archives.state_after(&acme).await.unwrap(), TenantState::Active);
+    rig.archives.stay_suspended(&acme).await.unwrap();
+    assert_eq!(rig.archives.state_after(&acme).await.unwrap(), TenantState::Suspended);
+    let tenants = rig.reopened().await;
+    rig.archives.resume(&tenants).await.unwrap();
+    let acme = tenants.open_tenant(&id("acme")).unwrap();
+    assert!(!rig.archives.is_restoring(&acme).await.unwrap());
+    assert_eq!(acme.state(), TenantState::Suspended);
 }
 
 #[tokio::test]

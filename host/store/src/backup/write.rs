@@ -107,15 +107,21 @@ impl Archives {
     }
 
     /// The archive to build on. None where that one lacks something: what has not changed since is in it or is not, and nobody could
-    /// tell.
+    /// tell. None either where its key, or what is known of its blobs, is damaged.
     async fn base(&self, store: &TenantStore, order: &Order) -> Result<Option<Base>, BackupError> {
         let Some(parent) = &order.parent else { return Ok(None) };
         let stored = self.stored(store, parent).await?.ok_or(BackupError::Unknown)?;
         if stored.lost_count > 0 {
             return Ok(None);
         }
-        self.head(&store.uid(), parent).await?;
-        let blobs = self.blobs_of(store, parent).await?;
+        let head = self.head(&store.uid(), parent).await?;
+        if Keyring::of(store).await?.get(&head.key).is_none() {
+            return Ok(None);
+        }
+        let blobs = match self.blobs_of(store, parent).await {
+            Err(BackupError::Store(StoreError::Damaged)) => return Ok(None),
+            blobs => blobs?,
+        };
         Ok(Some(Base { backup: parent.clone(), revision: stored.revision, blobs }))
     }
 
@@ -268,6 +274,7 @@ fn goes_in(key: &Key, guest_logs: GuestLogs, uploading: &mut BTreeSet<BlobId>) -
             }
             false
         }
+        Class::Lent => false,
         Class::Logs => guest_logs == GuestLogs::With,
         _ => true,
     }

@@ -7,7 +7,7 @@
 pub mod pattern;
 pub mod stix;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
@@ -87,6 +87,10 @@ pub struct Indicator {
     /// Whether all logs that it is asked of were asked about the time before it came.
     #[serde(default = "was_asked")]
     pub past_asked: bool,
+    /// Of the logs that held it, by label: which entries are counted, from a place up to before another. Kept with the count, so
+    /// that a log which is asked again counts nothing twice.
+    #[serde(default)]
+    pub counted: BTreeMap<String, (u64, u64)>,
 }
 
 /// Before this was noted, a bundle was taken in after its owner's log was asked.
@@ -131,6 +135,13 @@ impl Indicator {
         let pattern = Pattern::parse(&self.pattern).map_err(Use::UnmatchedPattern)?;
         let why = pattern.comparisons().find_map(unfit);
         why.map_or(Ok(pattern), |why| Err(Use::NotUsed(why)))
+    }
+
+    /// Counts sightings between two times, milliseconds since 1970 UTC.
+    pub(crate) fn sighted(&mut self, count: u64, (first_ms, last_ms): (i64, i64)) {
+        self.sightings_count = self.sightings_count.saturating_add(count);
+        let (first, last) = self.seen_ms.unwrap_or((first_ms, last_ms));
+        self.seen_ms = Some((first.min(first_ms), last.max(last_ms)));
     }
 
     /// How many bytes of text its source gave it.
@@ -321,6 +332,7 @@ mod tests {
             sightings_count: 0,
             seen_ms: None,
             past_asked: true,
+            counted: BTreeMap::new(),
         }
     }
 

@@ -1,7 +1,8 @@
 //! A STIX 2.1 bundle, read: indicators with who says so and how they are marked.
 //!
 //! Pure. Ids are kept as they came. Must never take an indicator without what the standard requires of it, nor take a marking
-//! for less than it may say; what is wrong with one object is told and does not spoil the others.
+//! for less than it may say, nor one that is broken for one that says nothing; what is wrong with one object is told and does
+//! not spoil the others.
 
 use std::collections::HashMap;
 
@@ -14,8 +15,14 @@ use super::{Indicator, Use};
 pub const OBJECTS_COUNT_MAX: usize = 20_000;
 /// LIMIT: longest name, id or type kept, in bytes.
 const WORDS_BYTES_MAX: usize = 256;
+/// LIMIT: longest pattern, in bytes.
+const PATTERN_BYTES_MAX: usize = 8_192;
 /// LIMIT: markings of one object.
 const MARKINGS_COUNT_MAX: usize = 32;
+/// LIMIT: types kept of one indicator.
+const TYPES_COUNT_MAX: usize = 16;
+/// LIMIT: objects that cannot be read of which it is said why.
+const REFUSED_COUNT_MAX: usize = 100;
 /// What TLP says, from the least strict to the strictest. `amber+strict` is of TLP 2.0, which says `clear` for `white`.
 const LEVELS: [&str; 5] = ["clear", "green", "amber", "amber+strict", RED];
 const RED: &str = "red";
@@ -29,6 +36,8 @@ pub struct Bundle {
     pub others_count: usize,
     /// Objects that cannot be read, and why; the first hundred.
     pub refused: Vec<String>,
+    /// How many they are.
+    pub refused_count: usize,
 }
 
 /// The markings that a bundle carries, by id: what each says of TLP, if it says anything of it.
@@ -39,7 +48,11 @@ pub fn read(bundle: &Value, feed: &str, now: Timestamp) -> Result<Bundle, String
     if bundle.get("type").and_then(Value::as_str) != Some("bundle") {
         return Err("its `type` is not `bundle`".to_owned());
     }
-    let objects = bundle.get("objects").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    // The standard lets a bundle leave them out when it has none.
+    let objects: &[Value] = match bundle.get("objects") {
+        None => &[],
+        Some(objects) => objects.as_array().map(Vec::as_slice).ok_or("its `objects` is no list")?,
+    };
     if objects.len() > OBJECTS_COUNT_MAX {
         return Err(format!("it has over {OBJECTS_COUNT_MAX} objects"));
     }
@@ -50,21 +63,27 @@ pub fn read(bundle: &Value, feed: &str, now: Timestamp) -> Result<Bundle, String
         .filter(|object| text(object, "type") == Some("marking-definition"))
         .filter_map(|object| Some((text(object, "id")?, tlp(object))))
         .collect();
-    let mut read = Bundle { indicators: Vec::new(), others_count: 0, refused: Vec::new() };
+    let mut read = Bundle { indicators: Vec::new(), others_count: 0, refused: Vec::new(), refused_count: 0 };
     for object in objects {
-        if text(object, "type") != Some("indicator") {
-            read.others_count += 1;
-            continue;
-        }
-        match indicator(object, feed, now, &named, &marks) {
-            Ok(indicator) => read.indicators.push(indicator),
-            Err(why) if read.refused.len() < 100 => {
-                read.refused.push(format!("{}: {why}", cut(text(object, "id").unwrap_or("an indicator without id"))));
-            }
-            Err(_) => {}
+        match text(object, "type") {
+            None => read.refuse(object, "it has no `type`"),
+            Some("indicator") => match indicator(object, feed, now, &named, &marks) {
+                Ok(indicator) => read.indicators.push(indicator),
+                Err(why) => read.refuse(object, &why),
+            },
+            Some(_) => read.others_count += 1,
         }
     }
     Ok(read)
+}
+
+impl Bundle {
+    fn refuse(&mut self, object: &Value, why: &str) {
+        self.refused_count += 1;
+        if self.refused.len() < REFUSED_COUNT_MAX {
+            self.refused.push(format!("{}: {why}", cut(text(object, "id").unwrap_or("an object without id"))));
+        }
+    }
 }
 
 fn indicator(
@@ -74,10 +93,17 @@ fn indicator(
     named: &HashMap<&str, String>,
     marks: &Marks<'_>,
 ) -> Result<Indicator, String> {
-    let need = |key: &str| text(object, key).ok_or_else(|| format!("`{key}` is missing"));
-    let time = |key: &str| match text(object, key) {
+    let may = |key: &str| match object.get(key) {
         None => Ok(None),
-        Some(text) => text.parse::<Timestamp>().map(Some).map_err(|_| format!("`{key}` is no time")),
+        Some(value) => value.as_str().map(Some).ok_or_else(|| format!("`{key}` is no text")),
+    };
+    let need = |key: &str| may(key)?.ok_or_else(|| format!("`{key}` is missing"));
+    let time = |key: &str| match object.get(key) {
+        None => Ok(None),
+        Some(value) => {
+            let time = value.as_str().and_then(|text| text.parse::<Timestamp>().ok());
+            time.map(Some).ok_or_else(|| format!("`{key}` is no time"))
+        }
     };
     if need("spec_version")? != "2.1" {
         return Err("its `spec_version` is not 2.1".to_owned());
@@ -96,18 +122,24 @@ fn indicator(
             Some(number.ok_or("its `confidence` is not 0 to 100")?)
         }
     };
+    let pattern = need("pattern")?;
+    if pattern.len() > PATTERN_BYTES_MAX {
+        return Err(format!("its `pattern` is over {PATTERN_BYTES_MAX} bytes"));
+    }
     let marking_refs = marking_refs(object)?;
-    let types = object.get("indicator_types").and_then(Value::as_array).into_iter().flatten();
-    let source = text(object, "created_by_ref").map(|id| named.get(id).cloned().unwrap_or_else(|| id.to_owned()));
+    let source = may("created_by_ref")?.map(|id| named.get(id).cloned().unwrap_or_else(|| id.to_owned()));
     let mut indicator = Indicator {
         id: id.to_owned(),
-        name: cut(text(object, "name").unwrap_or_default()),
-        types: types.filter_map(Value::as_str).take(16).map(cut).collect(),
-        pattern: ringfence_audit::envelope::cut(need("pattern")?, 8_192),
+        name: cut(may("name")?.unwrap_or_default()),
+        types: types(object)?,
+        pattern: pattern.to_owned(),
         confidence,
         valid_from: time("valid_from")?.ok_or("`valid_from` is missing")?,
         valid_until: time("valid_until")?,
-        revoked: object.get("revoked").and_then(Value::as_bool).unwrap_or(false),
+        revoked: match object.get("revoked") {
+            None => false,
+            Some(value) => value.as_bool().ok_or("`revoked` is neither true nor false")?,
+        },
         tlp: strictest(&marking_refs, marks).map(ToOwned::to_owned),
         marking_refs,
         source: source.map(|source| cut(&source)),
@@ -119,12 +151,21 @@ fn indicator(
         sightings_count: 0,
         seen_ms: None,
         past_asked: false,
+        counted: std::collections::BTreeMap::new(),
     };
     if indicator.valid_until.is_some_and(|until| until <= indicator.valid_from) {
         return Err("it ends before it begins".to_owned());
     }
     indicator.used = indicator.judge(now);
     Ok(indicator)
+}
+
+/// What an indicator says of its kind; the first of them.
+fn types(object: &Value) -> Result<Vec<String>, String> {
+    let Some(types) = object.get("indicator_types") else { return Ok(Vec::new()) };
+    let words = types.as_array().and_then(|types| types.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+    let words = words.ok_or("`indicator_types` is no list of words")?;
+    Ok(words.into_iter().take(TYPES_COUNT_MAX).map(cut).collect())
 }
 
 /// How an object is marked: as a whole, and in parts, which count for the whole here.
@@ -134,7 +175,14 @@ fn marking_refs(object: &Value) -> Result<Vec<String>, String> {
         Some(value) => value.as_array().map(Vec::as_slice).ok_or_else(|| format!("`{key}` is no list")),
     };
     let mut refs: Vec<&Value> = list("object_marking_refs")?.iter().collect();
-    refs.extend(list("granular_markings")?.iter().filter_map(|part| part.get("marking_ref")));
+    for part in list("granular_markings")? {
+        match (part.get("marking_ref"), part.get("lang")) {
+            (Some(id), _) => refs.push(id),
+            // It says in what language a part is.
+            (None, Some(_)) => {}
+            (None, None) => return Err("a part of `granular_markings` marks with nothing".to_owned()),
+        }
+    }
     if refs.len() > MARKINGS_COUNT_MAX {
         return Err(format!("it has over {MARKINGS_COUNT_MAX} markings"));
     }
@@ -155,14 +203,15 @@ fn strictest(refs: &[String], marks: &Marks<'_>) -> Option<&'static str> {
 
 /// What a marking says of TLP, in either form of the standard; the strictest for a word that is none.
 fn tlp(object: &Value) -> Option<&'static str> {
-    let old = object.pointer("/definition/tlp").and_then(Value::as_str);
+    let old = object.pointer("/definition/tlp");
     let new = object
         .get("extensions")
         .and_then(Value::as_object)
         .into_iter()
         .flat_map(|all| all.values())
-        .find_map(|one| one.get("tlp_2_0")?.as_str());
-    let word = old.or(new)?.to_ascii_lowercase();
+        .find_map(|one| one.get("tlp_2_0"));
+    // SECURITY: what is no word may be meant as any.
+    let Some(word) = old.or(new)?.as_str().map(str::to_ascii_lowercase) else { return Some(RED) };
     let known = |word: &str| LEVELS.into_iter().find(|known| *known == word);
     Some(if word == "white" { "clear" } else { known(&word).unwrap_or(RED) })
 }
@@ -235,6 +284,7 @@ mod tests {
             json!({"type": "marking-definition", "id": "marking-definition--own", "extensions": {
                 "extension-definition--60a3c5c5-0d10-413e-aab3-9e08dde9e88d": {"tlp_2_0": "amber"}}}),
             json!({"type": "marking-definition", "id": "marking-definition--odd", "definition": {"tlp": "mauve"}}),
+            json!({"type": "marking-definition", "id": "marking-definition--number", "definition": {"tlp": 3}}),
             // Who carries a published id may not make less of it.
             json!({"type": "marking-definition", "id": format!("marking-definition--{red}"), "definition": {"tlp": "clear"}}),
         ];
@@ -248,6 +298,7 @@ mod tests {
             (vec!["words"], None),
             (vec!["own", "words"], Some("amber")),
             (vec!["odd"], Some("red")),
+            (vec!["number"], Some("red")),
             (vec![clear, "elsewhere"], Some("red")),
         ] {
             let refs: Vec<String> = ids.iter().map(|id| format!("marking-definition--{id}")).collect();
@@ -273,14 +324,52 @@ mod tests {
             (json!({"id": "malware--1"}), "`id`"),
             (json!({"object_marking_refs": "marking-definition--1"}), "object_marking_refs"),
             (json!({"object_marking_refs": [1]}), "no id"),
+            (json!({"granular_markings": ["marking-definition--1"]}), "marks with nothing"),
+            (json!({"granular_markings": [{"selectors": ["name"]}]}), "marks with nothing"),
+            // What cannot be read must not be taken for what is not said: it would hold for ever, or be no longer taken back.
+            (json!({"valid_until": 1_790_000_000}), "`valid_until` is no time"),
+            (json!({"valid_until": null}), "`valid_until` is no time"),
+            (json!({"created": 7}), "`created` is no time"),
+            (json!({"revoked": "true"}), "`revoked`"),
+            (json!({"name": ["bad address"]}), "`name`"),
+            (json!({"created_by_ref": {}}), "`created_by_ref`"),
+            (json!({"indicator_types": "malicious-activity"}), "`indicator_types`"),
+            (json!({"indicator_types": ["malicious-activity", 7]}), "`indicator_types`"),
+            (json!({"pattern": 7}), "`pattern` is no text"),
+            (
+                json!({"pattern": format!("[ipv4-addr:value = '{}']", "1".repeat(PATTERN_BYTES_MAX))}),
+                "`pattern` is over",
+            ),
             (json!({"object_marking_refs": vec!["marking-definition--1"; MARKINGS_COUNT_MAX + 1]}), "markings"),
         ] {
             let bundle = read_one(extra);
             assert!(bundle.indicators.is_empty() && bundle.refused[0].contains(says), "{:?}", bundle.refused);
+            assert_eq!((bundle.refused_count, bundle.others_count), (1, 1));
         }
+        let language = json!([{"lang": "fr", "selectors": ["name"]}]);
+        assert_eq!(read_one(json!({"granular_markings": language})).indicators.len(), 1);
+    }
+
+    #[test]
+    fn a_bundle_that_broke_is_refused_and_does_not_look_like_an_empty_one() {
+        let read = |bundle: &Value| read(bundle, "file", Timestamp::UNIX_EPOCH);
         for bad in [json!({}), json!([]), json!({"type": "bundle", "objects": vec![json!({}); OBJECTS_COUNT_MAX + 1]})]
         {
-            assert!(read(&bad, "file", Timestamp::UNIX_EPOCH).is_err());
+            assert!(read(&bad).is_err());
         }
+        for objects in [json!("x"), json!(null), json!({}), json!(7)] {
+            let refused = read(&json!({"type": "bundle", "objects": objects})).unwrap_err();
+            assert_eq!(refused, "its `objects` is no list");
+        }
+        for empty in [json!({"type": "bundle"}), json!({"type": "bundle", "objects": []})] {
+            let empty = read(&empty).unwrap();
+            assert_eq!((empty.indicators.len(), empty.others_count, empty.refused_count), (0, 0, 0));
+        }
+        let rubbish = vec![json!("x"), json!(null), json!({"id": "indicator--1"}), json!({"type": 7})];
+        let told = read(&json!({"type": "bundle", "objects": rubbish})).unwrap();
+        assert_eq!((told.others_count, told.refused_count), (0, 4));
+        assert_eq!(told.refused[2], "indicator--1: it has no `type`");
+        let many = read(&json!({"type": "bundle", "objects": vec![json!(7); REFUSED_COUNT_MAX + 5]})).unwrap();
+        assert_eq!((many.refused.len(), many.refused_count), (REFUSED_COUNT_MAX, REFUSED_COUNT_MAX + 5));
     }
 }

@@ -79,6 +79,11 @@ fn traces() -> Vec<(&'static str, Vec<Event>, Vec<Event>)> {
             many(5, 50, "INV-004 x", |at| json!({"origin": format!("https://d{at}.example")})),
             many(9, 50, "INV-004 x", |_| json!({"origin": "https://one.example"})),
         ),
+        (
+            "egress-volume",
+            many(1, 1, "THR-014 egress-volume", nothing),
+            many(200, 1, "INV-022 http-calls", |_| json!({"egress_out_bytes": 1 << 20})),
+        ),
         ("canary", many(1, 1, "THR-003 canary-touched", nothing), many(90, 1, "SEC-001 secret-written", nothing)),
         ("personal-data-refused", many(3, 90, "PII-002 x", nothing), many(30, 9, "PII-001 x", nothing)),
         ("mass-open", many(240, 0, "PII-001 x", nothing), many(100, 1, "PII-001 x", nothing)),
@@ -159,6 +164,7 @@ fn what_a_text_looks_for_besides_is_found_too() {
     let shown = |count, every| many(count, every, "AUT-019 x", |_| json!({"wrong": "replayed"}));
     let paged = |count, every| many(count, every, "HST-003 x", |at| json!({"view": "entries", "from": at * 100}));
     let skipped = many(1, 1, "THR-013 x", nothing);
+    let stepped = many(1, 1, "SEC-001 x", |_| json!({"stepped": true}));
     let taken = |count, every| many(count, every, "AUD-002 x", nothing);
     let unfit = |plugins: i64, failure: &'static str| {
         let one =
@@ -176,6 +182,7 @@ fn what_a_text_looks_for_besides_is_found_too() {
         ("mass-read", "One archive of the log after another", taken(5, 600), taken(9, 1_000)),
         ("upload-refused", "Uploads of one principal are refused for one plugin after another", tried.clone(), faulty),
         ("upload-refused", "Uploads of one principal are refused for one plugin after another", tried, unfit(2, "x")),
+        ("audit-gap", "The host's clock went back", stepped, many(9, 1, "SEC-001 x", nothing)),
         ("audit-gap", "Detection passed over entries of a log", skipped, many(9, 1, "THR-011 x", nothing)),
     ] {
         let titles = |trace: &[Event]| -> Vec<String> {

@@ -56,6 +56,11 @@ pub enum Level {
     Critical,
 }
 
+impl Level {
+    /// All of them, from the least on.
+    pub const ALL: [Self; 5] = [Self::Informational, Self::Low, Self::Medium, Self::High, Self::Critical];
+}
+
 /// One document: a rule.
 #[derive(Debug, Clone)]
 pub struct Rule {
@@ -255,10 +260,11 @@ fn suggested(yaml: &Yaml) -> Result<Suggested, String> {
         }
     }
     let kind = kind.ok_or("`ringfence.response.kind` names no response")?;
-    if !(kind.minutes_min()..=crate::response::MINUTES_MAX).contains(&minutes) || per_minute == Some(0) {
+    if !(1..=crate::response::MINUTES_MAX).contains(&minutes) || per_minute == Some(0) {
         return Err("`ringfence.response` has a number out of its range".to_owned());
     }
-    Ok(Suggested { kind, minutes, per_minute })
+    // A rule of a time when less was allowed goes on to detect, and responds for as long as is needed.
+    Ok(Suggested { kind, minutes: minutes.max(kind.minutes_min()), per_minute })
 }
 
 fn cut(text: &str) -> String {
@@ -283,6 +289,17 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_whose_response_is_too_short_is_in_force_and_responds_for_as_long_as_is_needed() {
+        let rules = parse(&RULE.replace("rate-limit", "end-sessions")).unwrap();
+        let response = rules.first().unwrap().response.unwrap();
+        assert_eq!(
+            (response.kind, response.minutes),
+            (ResponseKind::EndSessions, ResponseKind::EndSessions.minutes_min())
+        );
+        assert!(response.minutes > 5);
+    }
+
+    #[test]
     fn whatever_is_not_supported_is_refused_by_name() {
         for (text, says) in [
             (RULE.replace("title: T\n", ""), "`title`"),
@@ -294,7 +311,6 @@ mod tests {
             (RULE.replace("19.1", "18.1"), "attack_version"),
             (RULE.replace("rate-limit", "explode"), "ringfence.response.kind"),
             (RULE.replace("minutes: 5", "minutes: 0"), "out of its range"),
-            (RULE.replace("rate-limit", "end-sessions"), "out of its range"),
             (RULE.replace("status: Failure", "status|expand: Failure"), "detection.s.status|expand"),
             (format!("{RULE}---\n{RULE}"), "two rules"),
             (

@@ -93,6 +93,40 @@ async fn what_operators_load_is_asked_of_tenants_logs_but_for_what_is_red_and_go
     running.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_tenant_is_locked_each_start_asks_the_logs_again_and_counts_nothing_twice() {
+    let world = World::new().await;
+    let audit = world.audit().await;
+    let locked: TenantId = "locked".parse().unwrap();
+    world.tenants.create(&locked, "Locked").await.unwrap();
+    let store = world.tenants.open_tenant(&locked).unwrap();
+    let mut event =
+        Event::new(codes::EGRESS_REFUSED, "invoke", "locked/ada".parse().unwrap(), "tenant/locked/plugin/p");
+    event.details = json!({ "origin": "https://evil.example" });
+    audit.record(&Log::Tenant(store), event).await.unwrap();
+    world.tenants.disable_key(&locked, "operator/eve", Side::Operator).await.unwrap();
+    let evil = json!({ "origin": "https://evil.example" });
+    world.record(&audit, codes::EGRESS_REFUSED, evil.clone()).await;
+    let (threat, reader) = world.open(audit.clone()).await;
+    threat.load_bundle(&Scope::Host, "a", &bundle(&[(1, EVIL)], "2026-01-01T00:00:00Z")).await.unwrap();
+    let (stop, stopping) = watch::channel(false);
+    let running = Running { threat, audit: audit.clone(), stop, task: tokio::spawn(reader.run(stopping)) };
+    let counted = |running: &Running| running.threat.indicators(&Scope::Host)[0].clone();
+    eventually("what was there before", async || counted(&running).sightings_count == 1).await;
+    // One that is counted as it comes, and would be there before at the next start.
+    world.record(&audit, codes::EGRESS_REFUSED, evil.clone()).await;
+    eventually("the next", async || counted(&running).sightings_count == 2).await;
+    assert!(!counted(&running).past_asked, "one log could not be asked");
+    running.stop().await;
+    world.tenants.enable_key(&locked, Side::Operator).await.unwrap();
+    let running = world.start(audit.clone()).await;
+    eventually("the end of it", async || counted(&running).past_asked).await;
+    assert_eq!(counted(&running).sightings_count, 3, "those of before once, and that of the log that was locked");
+    world.record(&audit, codes::EGRESS_REFUSED, evil).await;
+    eventually("one more", async || counted(&running).sightings_count == 4).await;
+    running.stop().await;
+}
+
 /// Indicators of some names, in one form.
 fn names(domains: &[String], modified: &str) -> serde_json::Value {
     let indicator = |(number, domain): (usize, &String)| {

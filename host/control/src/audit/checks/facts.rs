@@ -12,6 +12,7 @@ use ringfence_store::TenantStore;
 use serde_json::{Value, json};
 
 use super::super::filter::Marks;
+use super::definition::Over;
 use crate::Control;
 use crate::policies::text;
 use crate::problem::ApiError;
@@ -20,6 +21,10 @@ use crate::problem::ApiError;
 const PLUGINS_COUNT_MAX: usize = 500;
 /// LIMIT: codes told apart in the counts of a log.
 const CODES_COUNT_MAX: usize = 1_000;
+
+/// What an entry has in a rule.
+const ENTRY: [&str; 10] =
+    ["seq", "time_ms", "code", "class_uid", "outcome", "actor", "operation", "resource", "source_ip", "details"];
 
 /// Counts over the entries of a log that a check is about.
 #[derive(Debug, Default)]
@@ -62,6 +67,63 @@ pub(super) fn seen(seq: u64, entry: &Entry, marks: &Marks) -> Value {
     })
 }
 
+/// The first member of a name that a rule speaks of and that is never there, such as `facts.nope`. Members that depend on what
+/// an event or a log holds (`entry.details.amount`, `log.by_code`) may come and are none.
+pub(super) fn missing(rule: &str, over: Over, facts: Value) -> Option<String> {
+    let code = without_texts(rule);
+    let of_log = Counts::default().seen().as_object().map_or_else(Vec::new, |all| all.keys().cloned().collect());
+    let of_entry: Vec<String> = ENTRY.iter().map(|&name| name.to_owned()).collect();
+    let flat = |names: Vec<String>| Value::Object(names.into_iter().map(|name| (name, Value::Null)).collect());
+    let about = match over {
+        Over::Facts => [("facts", facts), ("log", flat(of_log))],
+        Over::Entries => [("facts", facts), ("entry", flat(of_entry))],
+    };
+    let in_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
+    code.split_inclusive(|c: char| !in_name(c)).find_map(|piece| {
+        let mut words: Vec<&str> = piece.trim_end_matches(|c: char| !in_name(c)).split('.').collect();
+        if piece.ends_with('(') {
+            // The last is a function.
+            words.pop();
+        }
+        let (name, members) = words.split_first()?;
+        // A loop may call its item as it likes.
+        let is_item = code.contains(&format!("({name},"));
+        let (_, top) = about.iter().find(|(known, _)| known == name && !is_item)?;
+        let mut at = top;
+        let mut said = (*name).to_owned();
+        for member in members {
+            let all = at.as_object()?;
+            said = format!("{said}.{member}");
+            match all.get(*member) {
+                Some(next) => at = next,
+                None => return Some(said),
+            }
+        }
+        None
+    })
+}
+
+/// A rule with nothing between its quotation marks.
+fn without_texts(rule: &str) -> String {
+    let (mut code, mut within, mut escaped) = (String::new(), None, false);
+    for c in rule.chars() {
+        match within {
+            Some(mark) => {
+                if c == mark && !escaped {
+                    within = None;
+                    code.push(c);
+                }
+                escaped = c == '\\' && !escaped;
+            }
+            None => {
+                within = (c == '\'' || c == '"').then_some(c);
+                code.push(c);
+            }
+        }
+    }
+    code
+}
+
 impl Control {
     /// The tenant as `facts` in a rule.
     pub(super) async fn facts(&self, tenant: &TenantId, store: &TenantStore) -> Result<Value, ApiError> {
@@ -101,4 +163,43 @@ impl Control {
 /// The code without the words after it: `PLG-001`.
 fn short(code: &str) -> &str {
     code.split(' ').next().unwrap_or(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn absent(rule: &str, over: Over) -> Option<String> {
+        missing(rule, over, json!({ "plugins": [], "plugins_count": 0, "backups": { "count": 0 } }))
+    }
+
+    #[test]
+    fn what_is_never_there_is_named_and_what_may_come_is_not() {
+        let facts = |rule: &str| absent(rule, Over::Facts);
+        assert_eq!(facts("facts.nope > 1"), Some("facts.nope".to_owned()));
+        assert_eq!(facts("facts.plugins_count > 1 && facts.backups.nope == 0"), Some("facts.backups.nope".to_owned()));
+        assert_eq!(facts("log.nope > 1"), Some("log.nope".to_owned()));
+        for may_come in [
+            "facts.plugins[0].live == 'x'",
+            "facts.plugins.all(p, p.nope == 1)",
+            "facts.plugins.size() > facts.backups.size()",
+            "log.by_code['PLG-002'] > 1 || log.by_code.x > 1",
+            "'facts.nope' == \"it's facts.nope\" || 'a\\'facts.nope' == ''",
+            "facts.plugins.exists(log, log.name == 'x')",
+        ] {
+            assert_eq!(facts(may_come), None, "{may_come}");
+        }
+        assert_eq!(absent("entry.nope == 1", Over::Entries), Some("entry.nope".to_owned()));
+        assert_eq!(absent("entry.details.facts.nope == 1 && size(entry.actor) > 0", Over::Entries), None);
+    }
+
+    #[test]
+    fn an_entry_has_what_it_is_said_to_have() {
+        let envelope =
+            json!({ "time": 1, "code": "PLG-002 deployed", "class_uid": 6002, "status": "Success", "action_id": 1 });
+        let entry = Entry { envelope: envelope.to_string(), leaf_hash: String::new(), body: None, salt: String::new() };
+        let shown = seen(7, &entry, &Marks::read(&entry).unwrap());
+        let has: std::collections::BTreeSet<&str> = shown.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(has, ENTRY.into_iter().collect());
+    }
 }

@@ -16,7 +16,7 @@ use axum::extract::{Path, State};
 use http::StatusCode;
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
-use ringfence_core::{Action, Resource, ResourceName};
+use ringfence_core::{Action, Resource, ResourceName, TenantId};
 use ringfence_store::{Op, TenantStore};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -64,6 +64,9 @@ pub async fn put(
         let place = control.place_to_run()?;
         control.judge(&tenant, &store, &check, &place).await?
     };
+    if tried.state == "unknown" {
+        control.refuse_unjudgeable(&tenant, &store, &check, &tried).await?;
+    }
     let log = Log::Tenant(store.clone());
     if dry_run {
         control.reading(&call, &log, permit, json!({ "view": "check", "rule": check.rule })).await?;
@@ -180,6 +183,27 @@ impl Control {
         let id: ResourceName = id.parse().map_err(|_| ApiError::not_found())?;
         let stored = store.get_json::<Stored>(&key(&id)).await?;
         stored.and_then(|mut stored| stored.versions.pop()).ok_or_else(ApiError::not_found)
+    }
+
+    /// Refuses a check that came to nothing for a reason that no log and no tenant takes away.
+    async fn refuse_unjudgeable(
+        &self,
+        tenant: &TenantId,
+        store: &TenantStore,
+        check: &Check,
+        tried: &CheckResult,
+    ) -> Result<(), ApiError> {
+        if tried.why.ends_with("other than true or false") {
+            return Err(ApiError::new("bad-check", "`rule`: it comes to something other than true or false"));
+        }
+        let facts = self.facts(tenant, store).await?;
+        match facts::missing(&check.rule, check.over, facts) {
+            Some(name) => {
+                let text = format!("`rule`: there is no `{name}`, so that it could never be judged");
+                Err(ApiError::new("bad-check", text).help("docs/reference/checks.md has what there is"))
+            }
+            None => Ok(()),
+        }
     }
 
     fn place_to_run(&self) -> Result<Arc<OwnedSemaphorePermit>, ApiError> {

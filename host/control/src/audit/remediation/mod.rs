@@ -48,6 +48,12 @@ pub async fn put(
     let response = params.response.take();
     let (act, words) = read(&action, params, violation.as_ref())?;
     let by = call.principal.id();
+    if let Act::Assign { owner, .. } = &act
+        && !control.parts.identity.is_anybody(call.principal.tenant(), owner)
+    {
+        let text = format!("`{owner}` is nobody here: no person, no live key, and never signed in");
+        return Err(ApiError::new("bad-remediation", text).help("ringfence person list"));
+    }
     if matches!(act, Act::Approve) {
         control.check_second(before.as_ref(), by)?;
     }
