@@ -498,6 +498,7 @@ fn recorded_as(answer: &EventAnswer) -> u16 {
 
 fn failed_as(error: &CallError) -> u16 {
     match error.blame() {
+        Blame::Caller if matches!(error, CallError::Run(RunError::MemoryShare)) => 429,
         Blame::Caller => 403,
         Blame::Plugin | Blame::Upstream => 502,
         Blame::Host => 503,

@@ -7,6 +7,7 @@ pub mod queues;
 pub mod schedules;
 
 use ringfence_automation::{AutomationError, CallError};
+use ringfence_engine::RunError;
 use ringfence_identity::IdentityError;
 
 use crate::problem::ApiError;
@@ -56,9 +57,31 @@ impl From<CallError> for ApiError {
             CallError::KeyDisabled => Self::key_disabled(),
             CallError::QuotaExhausted { .. } => after("quota-exhausted", text),
             CallError::TenantBusy { .. } => after("tenant-busy", text),
-            CallError::Overloaded | CallError::TooLate => after("overloaded", text),
+            CallError::Overloaded | CallError::TooLate | CallError::Run(RunError::Overloaded) => {
+                after("overloaded", text)
+            }
             CallError::AuditUnavailable => after("audit-unavailable", text),
+            // The tenant's own excess, as the gateway says it.
+            CallError::Run(RunError::MemoryShare) => after("memory-share", text),
             CallError::Run(_) | CallError::Host => Self::host(&text),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn a_tenant_above_its_share_of_memory_is_told_so_and_a_host_that_is_full_is_the_hosts() {
+        let told = |error| {
+            let error = ApiError::from(CallError::Run(error));
+            (error.status(), error.code)
+        };
+        assert_eq!(told(RunError::MemoryShare), (StatusCode::TOO_MANY_REQUESTS, "memory-share"));
+        assert_eq!(told(RunError::Overloaded), (StatusCode::SERVICE_UNAVAILABLE, "overloaded"));
+        assert_eq!(told(RunError::Host("a cause".to_owned())), (StatusCode::SERVICE_UNAVAILABLE, "host-error"));
     }
 }

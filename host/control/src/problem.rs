@@ -172,7 +172,7 @@ pub fn status_of(code: &str) -> StatusCode {
         "precondition-required" => StatusCode::PRECONDITION_REQUIRED,
         "body-too-large" => StatusCode::PAYLOAD_TOO_LARGE,
         "unsupported-media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "throttled" | "quota-exhausted" | "tenant-busy" | "queue-full" | "rate-limited" => {
+        "throttled" | "quota-exhausted" | "tenant-busy" | "memory-share" | "queue-full" | "rate-limited" => {
             StatusCode::TOO_MANY_REQUESTS
         }
         "root-key-unavailable" | "host-locked" => StatusCode::SERVICE_UNAVAILABLE,
