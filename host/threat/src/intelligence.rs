@@ -127,12 +127,12 @@ impl Threat {
         own.chain(shared).cloned().collect()
     }
 
-    /// The indicators that an event matches, as what held; each is counted as a sighting.
-    pub(crate) fn matching(&self, event: &Event) -> Vec<Held> {
+    /// The indicators that an event of this log matches, as what held; each is counted as a sighting.
+    pub(crate) fn matching(&self, event: &Event, log_id: &str) -> Vec<Held> {
         let mut all = Vec::new();
         for (owner, held) in self.matched(event) {
             for (_, id) in &held.group {
-                self.sighted(&owner, id, event);
+                self.sighted(&owner, id, (log_id, event));
             }
             all.push(held);
         }
@@ -162,11 +162,13 @@ impl Threat {
 
     pub(crate) async fn load_indicators(&self, scope: &Scope) -> Result<(), ThreatError> {
         let _turn = self.inner.loading.of(scope.clone()).await;
-        let kept: Vec<Indicator> =
+        let mut kept: Vec<Indicator> =
             all(&self.store(scope)?, &Key::new(["threat-indicator"]), INDICATORS_COUNT_MAX).await?;
         if kept.is_empty() {
             return Ok(());
         }
+        let there = self.log_ids().await?;
+        kept.iter_mut().for_each(|one| one.counted.retain(|log, _| there.contains(log)));
         let unasked = kept.iter().filter(|one| !one.past_asked && one.used == Use::Matched);
         let unasked: Vec<String> = unasked.map(|indicator| indicator.id.clone()).collect();
         let fresh = kept.into_iter().map(|one| Fresh { indicator: Arc::new(one), is_asked: true });
@@ -309,31 +311,38 @@ impl Threat {
 
     /// Counts an entry as it came, unless it was counted already. What is counted is noted while a log may be asked again;
     /// afterwards, until what comes lies behind what asking counted.
-    fn sighted(&self, owner: &Scope, id: &str, event: &Event) {
+    fn sighted(&self, owner: &Scope, id: &str, (log_id, event): (&str, &Event)) {
         self.change(owner, id, |indicator| {
-            match indicator.counted.get(&event.log).copied() {
+            match indicator.counted.get(log_id).copied() {
                 Some((from, to)) if (from..to).contains(&event.seq) => return,
                 // Older than what was asked of a log that is longer: nothing comes to it again.
                 Some((from, _)) if event.seq < from => {}
                 Some(_) if indicator.past_asked => {
-                    indicator.counted.remove(&event.log);
+                    indicator.counted.remove(log_id);
                 }
                 None if indicator.past_asked => {}
                 known => {
                     let from = known.map_or(event.seq, |(from, _)| from);
-                    indicator.counted.insert(event.log.clone(), (from, event.seq.saturating_add(1)));
+                    indicator.counted.insert(log_id.to_owned(), (from, event.seq.saturating_add(1)));
                 }
             }
             indicator.sighted(1, (event.time_ms, event.time_ms));
         });
     }
 
-    /// Lets go of what was counted of a log that is gone: its name may be used again.
-    pub(crate) fn forget_counted(&self, log: &str) {
+    /// The logs that there are, as counts name them.
+    pub(crate) async fn log_ids(&self) -> Result<BTreeSet<String>, ThreatError> {
+        let tenants = self.inner.tenants.list().await?;
+        Ok(tenants.into_iter().map(|record| record.uid).chain([HOST_LOG.to_owned()]).collect())
+    }
+
+    /// Lets go of what was counted of logs that are gone.
+    pub(crate) fn forget_counted(&self, there: &BTreeSet<String>) {
         for owned in self.known_mut().values_mut() {
-            let with = owned.indicators.iter_mut().filter(|(_, one)| one.counted.contains_key(log));
+            let is_gone = |log: &String| !there.contains(log);
+            let with = owned.indicators.iter_mut().filter(|(_, one)| one.counted.keys().any(is_gone));
             for (id, indicator) in with {
-                Arc::make_mut(indicator).counted.remove(log);
+                Arc::make_mut(indicator).counted.retain(|log, _| !is_gone(log));
                 owned.changed.insert(id.clone());
             }
         }

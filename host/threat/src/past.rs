@@ -20,7 +20,7 @@ use crate::intel::{Indicator, Matcher, Use};
 use crate::intelligence::{held, is_kept_back};
 use crate::response::Scope;
 use crate::threat::Threat;
-use crate::watch::is_own;
+use crate::watch::{is_own, log_id};
 
 /// LIMIT: entries of each log that new indicators are asked of, the newest.
 const RETRO_COUNT_MAX: u64 = 20_000;
@@ -41,6 +41,8 @@ pub(crate) struct Past {
 pub(crate) struct SeenBefore {
     owner: Scope,
     id: String,
+    /// Tells its log from that of another tenant of the name.
+    log_id: String,
     /// The last entry that it matches.
     pub(crate) latest: Event,
     /// The places of those that it matches.
@@ -187,7 +189,7 @@ impl Threat {
             }
         };
         let asked = walk.go_on(&self.inner.audit, look).await;
-        if asked.is_err() && self.is_gone(&walk.whose).await {
+        if asked.is_err() && !self.is_there(&walk.log) {
             return true;
         }
         match asked {
@@ -241,8 +243,19 @@ impl Threat {
         Ok(Walk { whose, log, from: at, at, end, looked_count: 0, seen: BTreeMap::new() })
     }
 
-    /// Counts what a log held and was not counted before, and has it told. How often it was there.
+    /// Whether a log is still that of whoever has its name.
+    fn is_there(&self, log: &Log) -> bool {
+        let Log::Tenant(store) = log else { return true };
+        let now = store.tenant().and_then(|tenant| self.inner.tenants.open_tenant(tenant));
+        now.is_some_and(|now| now.uid() == store.uid())
+    }
+
+    /// Counts what a log held and was not counted before, and has it told: nothing of one whose tenant is gone, for a namesake would
+    /// be told of it. How often it was there.
     fn saw(&self, walk: Walk) -> u64 {
+        if !self.is_there(&walk.log) {
+            return 0;
+        }
         let (mut sum, mut untold_count) = (0_u64, 0_u64);
         for mut seen in walk.seen.into_values() {
             seen.count = self.count_before(&seen, (walk.from, walk.end));
@@ -269,7 +282,7 @@ impl Threat {
     fn count_before(&self, seen: &SeenBefore, (asked_from, asked_to): (u64, u64)) -> u64 {
         let mut count = 0;
         self.change(&seen.owner, &seen.id, |indicator| {
-            let log = &seen.latest.log;
+            let log = &seen.log_id;
             let (from, to) = indicator.counted.get(log).copied().unwrap_or((asked_from, asked_from));
             count = seen.places.iter().filter(|place| !(from..to).contains(*place)).count() as u64;
             if count > 0 {
@@ -321,6 +334,7 @@ impl Walk {
         let seen = self.seen.entry(id.clone()).or_insert_with(|| SeenBefore {
             owner: owner.clone(),
             id,
+            log_id: log_id(&self.log),
             latest: event.clone(),
             places: Vec::new(),
             count: 0,

@@ -451,6 +451,7 @@ impl Threat {
     pub async fn forget(&self, tenant: &TenantId) {
         let _one = self.inner.changing.lock().await;
         let scope = Scope::Tenant(tenant.clone());
+        let logs = self.log_ids().await;
         let gone: Vec<String> = {
             let mut state = self.state_mut();
             state.texts.remove(&scope);
@@ -459,7 +460,7 @@ impl Threat {
             state.read.remove(&scope);
             self.forget_indicators(&scope);
             self.forget_seen_before(&scope);
-            self.forget_counted(scope.log());
+            logs.iter().for_each(|there| self.forget_counted(there));
             self.forget_clocks(&scope);
             Arc::make_mut(&mut state.rules).own.remove(tenant.as_str());
             let of = |response: &Response| response.scope == scope || response.target.tenant.as_ref() == Some(tenant);

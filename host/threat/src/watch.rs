@@ -202,7 +202,8 @@ impl Watcher {
             };
             self.found(&event, held, &risk, rule.response).await;
         }
-        for held in self.threat.matching(&event) {
+        let log_id = self.uids.get(&event.log).unwrap_or(&event.log);
+        for held in self.threat.matching(&event, log_id) {
             self.found(&event, held, &risk, None).await;
         }
         if event.code() == codes::BREACH_CLOCK {
@@ -706,6 +707,14 @@ fn label(log: &Log) -> String {
     match log {
         Log::Host => HOST_LOG.to_owned(),
         Log::Tenant(store) => store.label().to_owned(),
+    }
+}
+
+/// Tells a log from every other, also from that of an earlier tenant of the name.
+pub(crate) fn log_id(log: &Log) -> String {
+    match log {
+        Log::Host => HOST_LOG.to_owned(),
+        Log::Tenant(store) => store.uid(),
     }
 }
 

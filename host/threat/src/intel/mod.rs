@@ -87,8 +87,8 @@ pub struct Indicator {
     /// Whether all logs that it is asked of were asked about the time before it came.
     #[serde(default = "was_asked")]
     pub past_asked: bool,
-    /// Of the logs that held it, by label: which entries are counted, from a place up to before another. Kept with the count, so
-    /// that a log which is asked again counts nothing twice.
+    /// Of the logs that held it, by what tells them from those of earlier tenants of their names: which entries are counted, from
+    /// a place up to before another. Kept with the count, so that a log which is asked again counts nothing twice.
     #[serde(default)]
     pub counted: BTreeMap<String, (u64, u64)>,
 }

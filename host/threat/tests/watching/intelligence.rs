@@ -127,6 +127,37 @@ async fn while_a_tenant_is_locked_each_start_asks_the_logs_again_and_counts_noth
     running.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_counted_of_a_log_is_not_taken_for_counted_of_a_namesakes() {
+    let mut world = World::new().await;
+    let audit = world.audit().await;
+    // One that cannot be asked, so that it stays noted what of the others is counted.
+    let locked: TenantId = "locked".parse().unwrap();
+    world.tenants.create(&locked, "Locked").await.unwrap();
+    world.tenants.disable_key(&locked, "operator/eve", Side::Operator).await.unwrap();
+    let evil = json!({ "origin": "https://evil.example" });
+    let running = world.start(audit.clone()).await;
+    running.threat.load_bundle(&Scope::Host, "a", &bundle(&[(1, EVIL)], "2026-01-01T00:00:00Z")).await.unwrap();
+    for _ in 0..3 {
+        world.record(&audit, codes::EGRESS_REFUSED, evil.clone()).await;
+    }
+    let counted = |running: &Running| running.threat.indicators(&Scope::Host)[0].clone();
+    eventually("the three", async || counted(&running).sightings_count == 3).await;
+    let before = world.acme.uid();
+    assert!(counted(&running).counted.contains_key(&before), "{:?}", counted(&running).counted);
+    running.stop().await;
+    // A host that ended in between told nobody.
+    let acme: TenantId = "acme".parse().unwrap();
+    world.tenants.delete(&acme).await.unwrap();
+    world.tenants.create(&acme, "Acme").await.unwrap();
+    world.acme = world.tenants.open_tenant(&acme).unwrap();
+    let running = world.start(audit.clone()).await;
+    assert!(!counted(&running).counted.contains_key(&before), "nothing is kept of a log that is gone");
+    world.record(&audit, codes::EGRESS_REFUSED, evil).await;
+    eventually("that of the namesake", async || counted(&running).sightings_count == 4).await;
+    running.stop().await;
+}
+
 /// Indicators of some names, in one form.
 fn names(domains: &[String], modified: &str) -> serde_json::Value {
     let indicator = |(number, domain): (usize, &String)| {
