@@ -333,6 +333,7 @@ impl Automation {
         let guarded = Guarded {
             standing: Arc::clone(&parts.standing),
             tenant: route.tenant.clone(),
+            tenant_uid: route.store.uid(),
             plugin: route.plugin.clone(),
             clock: Arc::clone(&parts.clock),
             witness: Arc::clone(&witness),

@@ -35,6 +35,8 @@ pub struct Guarded {
     pub standing: Arc<Standing>,
     /// Whose plugin.
     pub tenant: TenantId,
+    /// The same by its unique id: a name can be used again.
+    pub tenant_uid: String,
     /// Which.
     pub plugin: PluginName,
     /// The time that holds are measured by.
@@ -51,7 +53,8 @@ impl Guarded {
 
     /// Counts bytes that it sends out of the host.
     pub(crate) fn sent(&self, bytes: u64) {
-        self.standing.sent(&self.tenant, &self.plugin, bytes, self.clock.monotonic());
+        let whose = (&self.tenant, self.tenant_uid.as_str());
+        self.standing.sent(whose, &self.plugin, bytes, self.clock.monotonic());
     }
 
     /// Tells of a refused destination.

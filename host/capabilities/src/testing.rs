@@ -248,6 +248,7 @@ impl Rig {
         crate::Guarded {
             standing: Arc::clone(&self.standing),
             tenant: "acme".parse().unwrap(),
+            tenant_uid: "00".repeat(16),
             plugin: "visits".parse().unwrap(),
             clock: Arc::clone(&self.clock) as _,
             witness: Arc::clone(&self.sworn) as _,

@@ -283,9 +283,9 @@ impl Standing {
         }
     }
 
-    /// Counts bytes that a plugin sends out of the host.
-    pub fn sent(&self, tenant: &TenantId, plugin: &PluginName, bytes: u64, now: Duration) {
-        self.volumes().count((Some(tenant.clone()), plugin.clone()), bytes, now);
+    /// Counts bytes that a plugin sends out of the host. Its tenant comes by name and by unique id.
+    pub fn sent(&self, (tenant, uid): (&TenantId, &str), plugin: &PluginName, bytes: u64, now: Duration) {
+        self.volumes().count((Some(tenant.clone()), Some(uid.to_owned()), plugin.clone()), bytes, now);
     }
 
     /// The plugins that sent far more than they usually do, since the last call.
@@ -295,7 +295,16 @@ impl Standing {
 
     /// Counts as much for a plugin that nobody has as is told of any; for drills. Nothing that is usual is touched by it.
     pub fn play_volume(&self, tenant: Option<&TenantId>, plugin: &PluginName, now: Duration) {
-        self.volumes().play((tenant.cloned(), plugin.clone()), now);
+        self.volumes().play((tenant.cloned(), None, plugin.clone()), now);
+    }
+
+    /// Lets go of how fast the callers of a deleted tenant were: another may have its name.
+    pub fn forget(&self, tenant: &TenantId) {
+        let mut seen = self.seen();
+        let is_of = |who: &PrincipalId| who.as_str().split_once('/').is_some_and(|(home, _)| home == tenant.as_str());
+        seen.usual.remove(&Some(tenant.clone()));
+        seen.callers.retain(|who, _| !is_of(who));
+        seen.bursts.retain(|burst| burst.tenant.as_ref() != Some(tenant));
     }
 
     fn count(&self, principal: &PrincipalId, tenant: Option<&TenantId>, now: Duration, is_held: bool) {
@@ -439,6 +448,24 @@ mod tests {
         assert_eq!(bursts[0].count, BURST_COUNT_MIN + 1);
         standing.play_burst(&"acme/drill-2".parse().unwrap(), Some(&tenant), Duration::from_secs(90));
         assert_eq!(standing.take_bursts()[0].usual, None);
+    }
+
+    #[test]
+    fn what_was_usual_in_a_tenant_that_is_gone_is_not_in_a_namesake() {
+        let standing = Standing::default();
+        let who = principal("acme/a", true);
+        // A burst, which nobody was told of yet; with the next window something is usual.
+        (0..=BURST_COUNT_MIN).for_each(|_| ask(&standing, &who, 1_000).unwrap());
+        ask(&standing, &who, 1_061).unwrap();
+        let (usual_count, bursts_count) = {
+            let seen = standing.seen();
+            (seen.usual.len(), seen.bursts.len())
+        };
+        assert_eq!((usual_count, bursts_count), (1, 1));
+        standing.forget(who.tenant().unwrap());
+        assert!(standing.take_bursts().is_empty(), "nor is the namesake told of it");
+        let seen = standing.seen();
+        assert!(seen.usual.is_empty() && seen.callers.is_empty());
     }
 
     #[test]

@@ -31,6 +31,8 @@ const WAITING_COUNT_MAX: usize = 256;
 pub struct Volume {
     /// Whose plugin; none for a drill of the operators.
     pub tenant: Option<TenantId>,
+    /// The tenant by its unique id, for another may have the name by now; none for a drill.
+    pub tenant_uid: Option<String>,
     /// Which.
     pub plugin: PluginName,
     /// Bytes in the window so far.
@@ -39,7 +41,8 @@ pub struct Volume {
     pub usual_bytes: Option<u64>,
 }
 
-type Key = (Option<TenantId>, PluginName);
+/// The tenant by name and by unique id, so that what was usual for one is not for a namesake.
+type Key = (Option<TenantId>, Option<String>, PluginName);
 
 /// The volumes of all plugins.
 #[derive(Debug, Default)]
@@ -70,7 +73,7 @@ impl Volumes {
                 self.plugins.remove(&oldest);
             }
         }
-        let (tenant, plugin) = key.clone();
+        let (tenant, tenant_uid, plugin) = key.clone();
         let sent = self.plugins.entry(key).or_insert_with(|| Sent::new(now));
         if now.saturating_sub(sent.since) >= VOLUME_WINDOW {
             sent.turn(now);
@@ -78,7 +81,7 @@ impl Volumes {
         sent.bytes = sent.bytes.saturating_add(bytes);
         if sent.bytes > sent.border && !sent.is_told && self.waiting.len() < WAITING_COUNT_MAX {
             sent.is_told = true;
-            self.waiting.push(Volume { tenant, plugin, bytes: sent.bytes, usual_bytes: sent.usual });
+            self.waiting.push(Volume { tenant, tenant_uid, plugin, bytes: sent.bytes, usual_bytes: sent.usual });
         }
     }
 
@@ -134,7 +137,12 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn key(plugin: &str) -> Key {
-        (Some("acme".parse().unwrap()), plugin.parse().unwrap())
+        key_of("first", plugin)
+    }
+
+    /// Of one of the tenants that had the name.
+    fn key_of(uid: &str, plugin: &str) -> Key {
+        (Some("acme".parse().unwrap()), Some(uid.to_owned()), plugin.parse().unwrap())
     }
 
     /// Sends in each window of a plugin, from one on; which of them were told.
@@ -175,6 +183,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_usual_for_a_tenant_that_is_gone_is_not_for_a_namesake() {
+        let mut volumes = Volumes::default();
+        told(&mut volumes, "backup", 0, &[900 * MIB; 8]);
+        volumes.count(key("backup"), 900 * MIB, VOLUME_WINDOW * 8);
+        assert!(volumes.take().is_empty());
+        volumes.count(key_of("second", "backup"), 900 * MIB, VOLUME_WINDOW * 8);
+        let found = volumes.take();
+        assert_eq!((found[0].tenant_uid.as_deref(), found[0].usual_bytes), (Some("second"), None), "{found:?}");
+    }
+
+    #[test]
     fn a_flood_that_goes_on_is_told_for_long_before_it_is_usual() {
         let mut volumes = Volumes::default();
         let quiet = told(&mut volumes, "p", 0, &[MIB; 32]);
@@ -186,7 +205,7 @@ mod tests {
     #[test]
     fn a_drills_plugin_is_told_and_forgotten_and_plugins_without_end_cost_a_bound() {
         let mut volumes = Volumes::default();
-        volumes.play((None, "drill-1".parse().unwrap()), Duration::ZERO);
+        volumes.play((None, None, "drill-1".parse().unwrap()), Duration::ZERO);
         assert_eq!((volumes.take().len(), volumes.plugins.len()), (1, 0));
         for number in 0..PLUGINS_COUNT_MAX + 10 {
             volumes.count(key(&format!("p{number}")), 1, Duration::from_secs(number as u64));

@@ -306,6 +306,7 @@ impl Gateway {
         let guarded = Guarded {
             standing,
             tenant: route.tenant.clone(),
+            tenant_uid: route.store.uid(),
             plugin: route.plugin.clone(),
             clock: Arc::clone(&self.parts.clock),
             witness: Arc::clone(&witness),

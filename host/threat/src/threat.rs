@@ -452,6 +452,7 @@ impl Threat {
         let _one = self.inner.changing.lock().await;
         let scope = Scope::Tenant(tenant.clone());
         let logs = self.log_ids().await;
+        self.inner.standing.forget(tenant);
         let gone: Vec<String> = {
             let mut state = self.state_mut();
             state.texts.remove(&scope);

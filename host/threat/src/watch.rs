@@ -392,7 +392,9 @@ impl Watcher {
             let home = volume.tenant.as_ref().map_or("operator", TenantId::as_str);
             let resource = format!("tenant/{home}/plugin/{}", volume.plugin);
             let scope = volume.tenant.map_or(Scope::Host, Scope::Tenant);
-            let Some(log) = self.log(&scope) else { continue };
+            // A tenant that has the name of another by now is told nothing of its plugins.
+            let is_whose = |log: &Log| volume.tenant_uid.as_ref().is_none_or(|uid| *uid == log_id(log));
+            let Some(log) = self.log(&scope).filter(is_whose) else { continue };
             let audit = &self.threat.inner.audit;
             let mut event = AuditEvent::new(codes::EGRESS_VOLUME, "send-volume", audit.actor(), resource);
             event.details = json!({
