@@ -459,13 +459,14 @@ async fn open_policy(tenants: &Tenants, entropy: &Arc<dyn Entropy>, clock: &Arc<
 async fn open_quotas(config: &Config, tenants: &Tenants, engine: &Engine, clock: &Arc<dyn Clock>) -> Result<Quotas> {
     let quotas = Quotas::new(crate::config::plans(config)?, engine.clone(), clock.clone());
     for record in tenants.list().await? {
+        // Also where it is locked: whoever opens its keys does not resume it.
+        if record.state == TenantState::Suspended {
+            engine.scheduler().suspend(&record.id);
+        }
         let Some(store) = tenants.open_readable(&record.id) else { continue };
         match quotas.open(&store, &record.quota).await {
             Err(CapabilitiesError::Store(error)) if tenants.shut_damaged(&record.id, &error) => {}
             opened => opened.with_context(|| format!("the quota of tenant `{}`", record.id))?,
-        }
-        if record.state == TenantState::Suspended {
-            engine.scheduler().suspend(&record.id);
         }
     }
     Ok(quotas)

@@ -113,24 +113,31 @@ impl Scheduler {
         self.workers.set_share(tenant, share);
     }
 
-    /// Ends every invocation of a tenant within a tick and lets none in until [`Scheduler::resume`]; how many ran.
+    /// Ends every invocation of a tenant within a tick and lets none in until [`Scheduler::resume`]; how many ran. Also of one whose
+    /// share is not set, which then finds itself suspended.
     pub fn suspend(&self, tenant: &TenantId) -> usize {
         self.room.suspend(tenant);
         self.workers.close(tenant)
     }
 
-    /// Lets a suspended tenant in again.
+    /// Lets a suspended tenant in again, unless it is locked.
     pub fn resume(&self, tenant: &TenantId) {
         self.workers.open(tenant);
         self.room.resume(tenant);
     }
 
+    /// Ends every invocation of a tenant that nobody can read, sends away those that wait and lets none in until its share is set
+    /// again. Whether it is suspended is kept apart, and holds then as it did.
+    pub fn lock(&self, tenant: &TenantId) {
+        // Before the slots of those that end are passed on.
+        self.room.shut_locked(tenant);
+        self.workers.forget(tenant);
+    }
+
     /// Ends every invocation of a deleted tenant, sends away those that wait and forgets its share. A slot that it still holds
     /// runs nothing any more, not even where a namesake comes.
     pub fn forget(&self, tenant: &TenantId) {
-        // Before the slots of those that end are passed on.
-        self.room.suspend(tenant);
-        self.workers.forget(tenant);
+        self.lock(tenant);
         self.room.forget(tenant);
     }
 

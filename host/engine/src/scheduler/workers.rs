@@ -296,11 +296,13 @@ impl Workers {
         self.queue.set_share(id, share, now_ns());
     }
 
-    /// Ends everything of a tenant and whatever comes until [`Workers::open`]; how many there were.
+    /// Ends everything of a tenant and whatever comes until [`Workers::open`]; how many there were. Where there is no lane nothing
+    /// comes.
     pub(crate) fn close(&self, tenant: &TenantId) -> usize {
         let live: Vec<Arc<Meter>> = {
             let mut lanes = self.lock_lanes();
-            let entry = self.entry(&mut lanes, &Some(tenant.clone()));
+            // None is made: what is locked would have one by being suspended.
+            let Some(entry) = lanes.of.get_mut(&Some(tenant.clone())) else { return 0 };
             entry.entrance = Entrance::Closed;
             entry.live.values().cloned().collect()
         };

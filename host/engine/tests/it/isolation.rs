@@ -95,6 +95,33 @@ async fn suspending_a_tenant_ends_a_hundred_running_guests_and_lets_none_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_that_is_suspended_and_locked_runs_when_it_is_neither() {
+    let engine = engine(2, 44);
+    let (spin, hello) = (code(&engine, SPIN).await, code(&engine, HELLO).await);
+    let both = let_in(&engine, "both");
+    let scheduler = engine.scheduler();
+    let is_shut = async || scheduler.admit(&both, large()).await.err() == Some(AdmitError::Suspended);
+    let running = start(&engine, "both", &spin, large());
+    until("a running guest", || scheduler.live() == 1).await;
+    scheduler.lock(&both);
+    assert_eq!(running.await.unwrap(), Err(RunError::Killed));
+    assert_eq!(scheduler.suspend(&both), 0, "nothing is left to end");
+    assert!(is_shut().await && scheduler.loads().is_empty(), "to be suspended gives it no lane");
+    scheduler.resume(&both);
+    assert!(is_shut().await, "it is locked still");
+    scheduler.suspend(&both);
+    // Somebody read it.
+    let_in(&engine, "both");
+    assert!(is_shut().await, "it is suspended still");
+    scheduler.lock(&both);
+    let_in(&engine, "both");
+    assert!(is_shut().await, "and was so while it was locked");
+    scheduler.resume(&both);
+    assert_eq!(start(&engine, "both", &hello, Budget::DEFAULT).await.unwrap(), Ok(19));
+    until("an empty scheduler", || is_empty(&engine)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_of_a_forgotten_tenant_goes_on_whether_it_ran_or_waited_or_was_about_to_begin() {
     let engine = engine(2, 44);
     let (spin, hello) = (code(&engine, SPIN).await, code(&engine, HELLO).await);
