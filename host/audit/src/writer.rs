@@ -6,7 +6,7 @@
 //! precondition is the head this writer knows. Where there is a second place for entries (`copies`), they are there too before
 //! anybody is answered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -196,9 +196,9 @@ pub(crate) struct Writer {
     recovered: bool,
     /// A batch that could not be written yet.
     pending: Option<Counts>,
-    /// Intents that the store may have, although whoever announced them was refused, or whose end could not be recorded: nobody
-    /// else closes them before the next start.
-    unclosed: BTreeSet<u64>,
+    /// Intents that the store may have, although whoever announced them was refused, or whose end could not be recorded, and how
+    /// each is closed: nobody else does so before the next start.
+    unclosed: BTreeMap<u64, Draft>,
     /// The last write, while it may yet be there although the store did not say yes.
     doubt: Option<Doubt>,
     /// The tiles' edge at `state`; read when it is first needed.
@@ -265,7 +265,7 @@ impl Writer {
     ) -> Self {
         let shelf = Shelf::new(store.clone(), TILES);
         let copies = Copies::new(&shared, &store, &origin, takes);
-        let (state, recovered, pending, unclosed) = (None, false, None, BTreeSet::new());
+        let (state, recovered, pending, unclosed) = (None, false, None, BTreeMap::new());
         let (doubt, edge) = (None, None);
         Self { shared, log, store, origin, batch, state, recovered, pending, unclosed, doubt, edge, shelf, copies }
     }
@@ -340,7 +340,7 @@ impl Writer {
             Ok(group) => group,
             Err(error) => {
                 for (draft, answer) in drafts {
-                    self.leave_open(draft.phase, None);
+                    self.leave_open(draft.phase, None, Some(draft));
                     drop(answer.send(Err(error.clone())));
                 }
                 return false;
@@ -351,18 +351,18 @@ impl Writer {
             if (number + 1).is_multiple_of(TURN_COUNT) {
                 yield_now().await;
             }
-            let phase = draft.phase;
+            let (phase, told) = (draft.phase, matches!(draft.phase, Phase::Outcome(_)).then(|| draft.clone()));
             match self.entry(&mut group, draft) {
-                Ok(receipt) => written.push((phase, receipt, answer)),
+                Ok(receipt) => written.push((phase, receipt, answer, told)),
                 Err(error) => {
                     is_whole = false;
-                    self.leave_open(phase, None);
+                    self.leave_open(phase, None, told);
                     drop(answer.send(Err(error)));
                 }
             }
         }
         let result = self.commit(group).await;
-        for (phase, receipt, answer) in written {
+        for (phase, receipt, answer, draft) in written {
             let seq = receipt.seq;
             let (told, is_durable) = match &result {
                 Ok(()) => (Ok(receipt), true),
@@ -371,36 +371,41 @@ impl Writer {
             // Who stopped waiting has had no answer, and so has done nothing.
             let is_heard = answer.send(told).is_ok();
             if !is_durable || (!is_heard && phase == Phase::Intent) {
-                self.leave_open(phase, Some(seq));
+                self.leave_open(phase, Some(seq), draft);
             }
         }
         is_whole && result.map_or_else(|failed| failed.is_stored, |()| true)
     }
 
-    /// Keeps the intent that a draft leaves open whose sender was refused. `seq` is where the draft may be in the store.
-    fn leave_open(&mut self, phase: Phase, seq: Option<u64>) {
+    /// Keeps the intent that a draft leaves open whose sender was refused, with how it ended where that was told. `seq` is where the
+    /// draft may be in the store.
+    fn leave_open(&mut self, phase: Phase, seq: Option<u64>, draft: Option<Draft>) {
         let intent = match phase {
             Phase::Intent => seq,
-            Phase::Unknown(intent) => Some(intent),
-            Phase::Single | Phase::Outcome(_) => None,
+            Phase::Unknown(intent) | Phase::Outcome(intent) => Some(intent),
+            Phase::Single => None,
         };
-        self.unclosed.extend(intent);
+        let Some(intent) = intent else { return };
+        let kept = self.unclosed.entry(intent).or_insert_with(|| unknown(intent, &self.origin));
+        if let Some(told) = draft.filter(|draft| matches!(draft.phase, Phase::Outcome(_))) {
+            *kept = told;
+        }
     }
 
     /// Closes intents that nobody else closes, and forgets those that are closed or were never written: no write is in doubt when
     /// a group is made. INVARIANT: comes before any other intent of a group, so that a place that was never written is not taken
     /// for the intent that stands there later.
     fn closed(&mut self, mut group: Group) -> Result<Group, AuditError> {
-        self.unclosed.retain(|intent| group.state.open.contains(intent));
-        for intent in self.unclosed.iter().take(GROUP_COUNT_MAX) {
-            self.entry(&mut group, unknown(*intent, &self.origin))?;
+        self.unclosed.retain(|intent, _| group.state.open.contains(intent));
+        for (intent, draft) in self.unclosed.iter().take(GROUP_COUNT_MAX) {
+            let told = self.entry(&mut group, draft.clone());
+            told.or_else(|_| self.entry(&mut group, unknown(*intent, &self.origin)))?;
         }
         Ok(group)
     }
 
     async fn announce(&mut self) -> Result<(), AuditError> {
-        let group = self.group().await?;
-        let group = self.announced(group)?;
+        let group = self.group().await.and_then(|group| self.announced(group))?;
         self.commit(group).await.map_err(|failed| failed.error)
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use ringfence_audit::verify::verify;
 use ringfence_audit::{Audit, AuditError, Entry, FEED_COUNT_MAX, InvocationSummary, Log, Outcome, Told, codes};
 use ringfence_core::{InvocationId, TenantId, Usage};
-use ringfence_store::{Fault, Faults, Key, Op};
+use ringfence_store::{Fault, Faults, Key, Op, Side};
 use serde_json::{Value, json};
 use world::{World, event, pushed};
 
@@ -122,6 +122,43 @@ async fn an_intent_and_its_outcome_bracket_an_act() {
         unmapped,
         &json!({"code": codes::VERSION_PUSHED, "details": {"digest": "x"}, "failure": "version-exists", "intent": seq})
     );
+}
+
+#[tokio::test]
+async fn how_an_act_ended_is_on_its_log_once_that_can_be_written_and_nothing_else_is_said_of_it() {
+    let faults = Faults::default();
+    let world = World::with_faults(faults.clone()).await;
+    let (acme, audit) = (world.tenant("acme").await, world.open().await);
+    let log = Log::Tenant(acme.clone());
+    let id = acme.tenant().unwrap();
+    let failed = |code: &str| Outcome::Failure(code.to_owned());
+    // Its keys are closed in the middle of one act, and its disk fails in that of another.
+    let intent = audit.intent(&log, pushed()).await.unwrap();
+    world.tenants.disable_key(id, "operator/eve", Side::Operator).await.unwrap();
+    assert_eq!(intent.outcome(failed("locked"), Value::Null).await, Err(AuditError::KeyDisabled));
+    tokio::task::yield_now().await;
+    world.tenants.enable_key(id, Side::Operator).await.unwrap();
+    let intent = audit.intent(&log, pushed()).await.unwrap();
+    faults.plan([Some(Fault::Lost)]);
+    assert!(intent.outcome(failed("disk"), json!({ "digest": "x" })).await.is_err());
+    tokio::task::yield_now().await;
+    audit.record(&log, pushed()).await.unwrap();
+    let entries = all(&audit, &log).await;
+    let told = |entry: &Entry| {
+        let unmapped = &entry.body.as_ref().unwrap()["unmapped"];
+        (envelope(entry)["status"].clone(), unmapped["failure"].clone(), unmapped["intent"].clone())
+    };
+    let none = Value::Null;
+    let expected = [
+        (json!("Intended"), none.clone(), none.clone()),
+        (json!("Failure"), json!("locked"), json!(0)),
+        (json!("Intended"), none.clone(), none.clone()),
+        (json!("Failure"), json!("disk"), json!(2)),
+        (json!("Success"), none.clone(), none),
+    ];
+    assert_eq!(entries.iter().map(told).collect::<Vec<_>>(), expected);
+    assert_eq!(entries[3].body.as_ref().unwrap()["unmapped"]["details"], json!({ "digest": "x" }));
+    check(&audit, &log).await;
 }
 
 #[tokio::test]

@@ -49,6 +49,8 @@ pub struct World {
     pub tenants: Tenants,
     pub clock: Arc<TestClock>,
     pub entropy: Arc<TestEntropy>,
+    /// The root key; it is asked again when keys are enabled again.
+    _directory: tempfile::TempDir,
 }
 
 impl World {
@@ -65,7 +67,7 @@ impl World {
         let root = RootKey::open_or_create(&RootKeyUri::File(directory.path().join("root.key")), &*entropy).unwrap();
         let store = Store::memory_with_faults(faults);
         let tenants = Tenants::open(store.clone(), Arc::new(root), entropy.clone(), clock.clone()).await.unwrap();
-        Self { store, tenants, clock, entropy }
+        Self { store, tenants, clock, entropy, _directory: directory }
     }
     pub async fn open(&self) -> Audit {
         self.try_open().await.unwrap()
