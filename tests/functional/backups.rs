@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use reqwest::{Method, StatusCode};
-use ringfence_tests::{Host, Place, Session, Tenant, answer, eventually, files_under, problem, string};
+use ringfence_tests::{Host, Place, Session, Tenant, answer, eventually, files_under, guest, problem, string};
 use serde_json::{Value, json};
 
 use crate::started;
@@ -301,5 +301,89 @@ async fn a_backup_of_a_tenant_of_which_something_rotted_is_made_says_so_and_mend
     assert_eq!(string(&policy, "text")?, text);
     let mended = done(&acme.admin, &acme.path("/backups"), json!({ "kind": "incremental" })).await?;
     assert!(mended["damaged_count"] == 0 && newest().await? != "fail", "{mended}");
+    Ok(())
+}
+
+/// The handler that traps, with so many exports of long names that what is stored of it lies in a file of its own.
+fn named_at_length() -> Result<Vec<u8>> {
+    let number = |mut rest: usize| {
+        let mut bytes = Vec::new();
+        while rest > 0x7f {
+            bytes.push((rest & 0x7f) as u8 | 0x80);
+            rest >>= 7;
+        }
+        bytes.push(rest as u8);
+        bytes
+    };
+    let names = ["a", "b", "c"].map(|name| name.repeat(30_000));
+    let mut section = number(names.len());
+    for name in names {
+        section.push(0);
+        section.extend(number(name.len()));
+        section.extend(name.into_bytes());
+        // Of the instance that answers requests, the second one, with the type that it has.
+        section.extend([0x05, 0x01, 0x00]);
+    }
+    let mut component = guest("handler")?;
+    component.push(0x0b);
+    component.extend(number(section.len()));
+    component.extend(section);
+    Ok(component)
+}
+
+#[tokio::test]
+async fn a_tenant_that_a_restore_cannot_put_into_force_is_locked_says_so_on_its_log_and_is_mended_while_the_host_runs()
+-> Result<()> {
+    let (place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let manifest = "[plugin]\nname = \"traps\"\nversion = \"0.1.0\"\n";
+    answer(acme.push_raw(manifest, "traps", "0.1.0", named_at_length()?).await?).await?;
+    acme.deploy("traps", "0.1.0").await?;
+    assert_eq!(acme.fetch("traps", "/").await?.0, StatusCode::BAD_GATEWAY);
+    let whole = string(&done(&acme.admin, &acme.path("/backups"), json!({})).await?, "id")?;
+    let mut files = files_under(&place.data().join("store").join("blobs"))?;
+    files.retain(|(path, _)| path.parent().is_some_and(|above| above.ends_with("values")));
+    let [(path, bytes)] = &mut files[..] else { bail!("{} values in files", files.len()) };
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes)?;
+    let lacking = done(&acme.admin, &acme.path("/backups"), json!({})).await?;
+    assert_eq!(lacking["damaged_count"], 1, "{lacking}");
+
+    // The route leads to what is not there.
+    let restore = acme.path(&format!("/backups/{}/restore", string(&lacking, "id")?));
+    let failed = job(&operator, &restore, json!({ "replace": "acme" })).await?;
+    assert_eq!(
+        (&failed["state"], &failed["error"]["code"]),
+        (&json!("failed"), &json!("version-not-found")),
+        "{failed}"
+    );
+    let refused = problem(operator.get(&acme.path("/backups")).send().await?).await?;
+    assert_eq!((refused.0, refused.1["code"].as_str()), (423, Some("key-disabled")), "{refused:?}");
+    let told = host.stderr();
+    let is_told = |line: &str| line.contains("a tenant is locked") && line.contains("version-not-found");
+    assert!(told.lines().any(is_told), "{told}");
+    // Who opens its keys has it read again, which fails again: nothing of it is served, and another backup mends it.
+    answer(operator.post(&acme.path("/keys/enable")).send().await?).await?;
+    let admin = host.sign_in(&acme.admin.key).await?;
+    let refused = problem(admin.get(&acme.path("/policy")).send().await?).await?;
+    assert_eq!((refused.0, refused.1["code"].as_str()), (423, Some("key-disabled")), "{refused:?}");
+    assert_ne!(admin.fetch("/acme/traps/").await?.0, StatusCode::BAD_GATEWAY);
+    done(&operator, &acme.path(&format!("/backups/{whole}/restore")), json!({ "replace": "acme" })).await?;
+    let admin = host.sign_in(&acme.admin.key).await?;
+    assert_eq!(admin.fetch("/acme/traps/").await?.0, StatusCode::BAD_GATEWAY);
+
+    // Both restores have their ends on its own log.
+    let log = answer(admin.get(&acme.path("/audit?limit=1000")).send().await?).await?;
+    let bodies: Vec<&Value> = log["items"].as_array().context("items")?.iter().map(|entry| &entry["body"]).collect();
+    let code_of = |body: &Value| body["unmapped"]["code"].as_str().unwrap_or_default().to_owned();
+    let ends: Vec<&Value> = bodies
+        .iter()
+        .filter(|body| code_of(body).starts_with("BAK-002") && !body["unmapped"]["intent"].is_null())
+        .map(|body| &body["unmapped"]["failure"])
+        .collect();
+    let expected = [json!("version-not-found"), Value::Null];
+    assert!(ends.len() == 2 && expected.iter().all(|end| ends.contains(&end)), "{log}");
+    assert!(!bodies.iter().any(|body| code_of(body).starts_with("AUD-001")), "{log}");
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Must never serve a tenant while it is being replaced, and never remove a backup that one worth keeping builds on.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use ringfence_store::{Key, StoreError, TenantRecord, TenantState, TenantStore};
 use ringfence_threat::Scope;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
 
 use crate::Control;
 use crate::policies::moved;
@@ -62,6 +63,14 @@ enum NotLoaded {
     /// A text of its does not fit: everything else may be well.
     Unfit(Unfit),
     Other(ApiError),
+}
+
+/// A tenant whose records a restore has put in their places, and that is not in force. Nobody changes it before it is shut.
+#[must_use = "a tenant that is not in force is shut"]
+pub(crate) struct Stranded {
+    why: String,
+    _one: OwnedMutexGuard<()>,
+    _restoring: BeingRestored,
 }
 
 /// What a restore into a new tenant found before anybody could reach it.
@@ -119,6 +128,12 @@ impl From<Unfit> for NotLoaded {
 
 impl From<StoreError> for NotLoaded {
     fn from(error: StoreError) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+impl From<BackupError> for NotLoaded {
+    fn from(error: BackupError) -> Self {
         Self::Other(error.into())
     }
 }
@@ -231,12 +246,14 @@ impl Control {
         Ok(self.parts.archives.create(store, &order).await?)
     }
 
-    /// Puts a tenant back to a backup. Nothing of it runs meanwhile; its audit log, metering and API keys stay.
+    /// Puts a tenant back to a backup. Nothing of it runs meanwhile; its audit log, metering and API keys stay. Where its records
+    /// are in their places and it is not in force it is `stranded`, and then shut by the caller, once its log has what came of it.
     pub(crate) async fn restore_in_place(
         &self,
         id: &TenantId,
         store: &TenantStore,
         source: &Source,
+        stranded: &mut Option<Stranded>,
     ) -> Result<Restored, ApiError> {
         self.parts.archives.prepare_restore(store, source).await?;
         // Only while it begins, and while it ends: the other changes of this tenant wait for this lock.
@@ -261,27 +278,42 @@ impl Control {
         drop(one);
         // When it fails, half may be written: the tenant stays shut, and the next start carries on.
         let restored = self.parts.archives.restore_in_place(store, source).await?;
-        let _one = self.changing.of(id.clone()).await;
+        let one = self.changing.of(id.clone()).await;
         self.check_still_there(id, store)?;
-        // Not what it was before: an operator may have suspended it meanwhile.
-        let state = self.parts.archives.state_after(store).await?;
-        self.parts.tenants.set_state(id, state).await?;
-        self.parts.archives.finish_restore(store).await?;
-        if let Err(error) = self.load(id, store).await {
+        if let Err(error) = self.end_restore(id, store).await {
             // What finds attacks must not be what was before the restore, however much of the rest is.
             self.reload_detection(id).await;
-            if let NotLoaded::Unfit(unfit) = &error {
-                self.shut_unfit(id, state, unfit);
-                self.unload(id, store, state).await;
-            }
+            let why = match &error {
+                NotLoaded::Unfit(unfit) => unfit.to_string(),
+                NotLoaded::Other(error) => format!("what was restored could not be read ({})", error.code),
+            };
+            *stranded = Some(Stranded { why, _one: one, _restoring: restoring });
             return Err(error.into());
-        }
-        if state == TenantState::Active {
-            self.parts.engine.scheduler().resume(id);
         }
         self.tenant_replaced(id, store).await;
         drop(restoring);
         Ok(restored)
+    }
+
+    /// Lets a tenant be what it was before a restore, with what that put in its place.
+    async fn end_restore(&self, id: &TenantId, store: &TenantStore) -> Result<(), NotLoaded> {
+        // Not what it was before: an operator may have suspended it meanwhile.
+        let state = self.parts.archives.state_after(store).await?;
+        self.parts.tenants.set_state(id, state).await?;
+        self.parts.archives.finish_restore(store).await?;
+        self.load(id, store).await?;
+        if state == TenantState::Active {
+            self.parts.engine.scheduler().resume(id);
+        }
+        Ok(())
+    }
+
+    /// Locks a tenant that a restore left stranded, as a start would, whatever was in the way: a disk may be well again, and then
+    /// whoever enables its keys has it read.
+    pub(crate) async fn shut_stranded(&self, id: &TenantId, store: &TenantStore, stranded: Stranded) {
+        let state = store.state();
+        self.shut_unfit(id, state, &stranded.why);
+        self.unload(id, store, state).await;
     }
 
     /// Refuses when a tenant was deleted, also when another has its name by now.
@@ -367,8 +399,8 @@ impl Control {
         Ok(())
     }
 
-    /// Locks a tenant of which a text cannot be put into force, as a start would. Its operators go on reaching it.
-    fn shut_unfit(&self, id: &TenantId, state: TenantState, unfit: &Unfit) {
+    /// Locks a tenant that cannot be put into force, as a start would. Its operators go on reaching it.
+    fn shut_unfit(&self, id: &TenantId, state: TenantState, unfit: &dyn fmt::Display) {
         self.parts.tenants.shut_unfit(id, unfit);
         if let Err(error) = self.parts.policy.put_into_force(id, standing(state), StoredPolicy::default()) {
             tracing::error!(tenant = %id, %error, "a tenant that is locked is not known to its operators");
@@ -379,11 +411,14 @@ impl Control {
     /// there until it is read, so that nobody who opens its keys has its plugins called without its own rules.
     async fn unload(&self, id: &TenantId, store: &TenantStore, state: TenantState) {
         self.parts.registry.forget(id).await;
-        // And lets it in again once there is a ledger: the restore had shut it out.
-        self.forget_quota(id);
-        if state == TenantState::Suspended {
-            self.parts.engine.scheduler().suspend(id);
+        self.parts.quotas.forget(id);
+        let scheduler = self.parts.engine.scheduler();
+        scheduler.lock(id);
+        // Suspended is what an operator suspended: the restore had shut it out as well.
+        if state == TenantState::Active {
+            scheduler.resume(id);
         }
+        self.parts.engine.forget_idle(id);
         self.parts.outward.forget(&Scope::Tenant(id.clone()));
         self.parts.workflows.read_anew(store);
     }
@@ -475,6 +510,10 @@ impl Control {
             return Ok(false);
         }
         let record = self.parts.tenants.record(id).await?.ok_or_else(ApiError::not_found)?;
+        // Of one that is active all of a restore is written, or nothing: a start must not do it once more, over what comes now.
+        if record.state == TenantState::Active && self.parts.archives.is_restoring(&store).await? {
+            self.parts.archives.finish_restore(&store).await?;
+        }
         self.parts.identity.reload(id).await?;
         self.load(id, &store).await?;
         // After the routes: where there is a ledger, a plugin without one is not there.

@@ -124,16 +124,21 @@ pub async fn restore(
         }
         let (this, id) = (control.clone(), tenant.clone());
         let work = async move {
-            let details = json!({ "backup": backup.as_str() });
+            let (details, mut stranded) = (json!({ "backup": backup.as_str() }), None);
             let effect = async |_permit| {
-                let restored = this.restore_in_place(&id, &store, &source).await?;
+                let restored = this.restore_in_place(&id, &store, &source, &mut stranded).await?;
                 // What a start could not read is whole again.
                 if this.parts.tenants.is_unread(&id) {
                     this.tenant_unlocked(&id).await;
                 }
                 Ok(restored)
             };
-            this.bracket(&call, &log, permit, codes::BACKUP_RESTORED, details, effect).await
+            let result = this.bracket(&call, &log, permit, codes::BACKUP_RESTORED, details, effect).await;
+            // Its log has what came of it, and is closed from here on.
+            if let Some(stranded) = stranded {
+                this.shut_stranded(&id, &store, stranded).await;
+            }
+            result
         };
         return control.begin("backup-restore", Some(&tenant), work).await;
     };

@@ -108,14 +108,14 @@ impl Tenants {
         true
     }
 
-    /// The same where everything could be read, and what it says cannot be put into force. `unfit` says why, and no word of the
-    /// tenant's.
+    /// The same where everything could be read, and what it says cannot be put into force; or where what a restore put in its
+    /// place is not in force, whatever was in the way. `unfit` says why, and no word of the tenant's.
     pub fn shut_unfit(&self, id: &TenantId, unfit: &dyn fmt::Display) {
         tracing::error!(
             tenant = %id,
             %unfit,
-            "a tenant is locked: enable its keys as an operator, and write anew what cannot be put into force or restore a \
-             backup in its place; or delete it"
+            "a tenant is locked: enable its keys as an operator, and it is read again; where that fails write anew what cannot be \
+             put into force or restore a backup in its place; or delete it"
         );
         self.lock_unread(id);
     }
