@@ -3,7 +3,9 @@
 //! The thin shell around `share.rs`. Instances that wait for their next invocation give way at once. What comes free goes to those
 //! who wait, first come, and nobody passes them but who takes of what is kept for those that hold next to none. After a grace
 //! invocations of tenants above their shares end, no more than are needed, and each is told so as its own tenant's excess. Whoever
-//! waits looks again and again: nobody has to wake him. Must never hear who asks for more than its share, nor let anybody wait
+//! waits looks again and again: nobody has to wake him. Who asks is on a thread that runs guests, and works his share out from what
+//! each tenant counts; whose invocations end is looked up under the workers' lock, which is for another thread to take. Must never
+//! take that lock where guests run, nor hear who asks for more than its share, nor let anybody wait
 //! longer than `limits::MEMORY_WAIT_MS_MAX`, nor keep what is promised to one who does not come for it longer than that.
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,9 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use ringfence_core::{TenantId, limits};
+use tokio::runtime::Handle;
 
 use crate::meter::{End, Meter};
-use crate::pool::{Full, HostMemory, MemoryPool};
+use crate::pool::{Full, HostMemory, MemoryPool, Stake};
 use crate::scheduler::Workers;
 use crate::share::{self, Party, Running};
 
@@ -41,6 +44,10 @@ struct State {
     asks: BTreeMap<u64, Ask>,
     next_number: u64,
     looked: Option<Instant>,
+    /// Somebody looks for whose invocations end, or is about to.
+    is_looking: bool,
+    /// Of all tenants, those that are gone among them for a while.
+    stakes: Vec<Arc<Stake>>,
 }
 
 struct Ask {
@@ -53,6 +60,9 @@ struct Ask {
 /// is not looked at each time.
 #[derive(Debug, Default)]
 pub(crate) struct Pace(Mutex<Option<(Instant, u64)>>);
+
+/// A look for whose invocations end. However that ends, there can be another.
+struct Look(Arc<HostMemory>);
 
 /// A place in the line; left when this is dropped.
 struct Place<'a> {
@@ -68,7 +78,7 @@ pub(crate) async fn take_in_turn(pool: &Arc<MemoryPool>, bytes: u64) -> Result<(
         if place.is_served()? {
             return Ok(());
         }
-        pool.host().line().make_room(pool.host());
+        Line::make_room(pool.host());
         tokio::time::sleep(LOOK).await;
     }
 }
@@ -79,13 +89,11 @@ impl<'a> Place<'a> {
     fn ask(pool: &'a Arc<MemoryPool>, bytes: u64) -> Result<Self, Full> {
         let (host, now) = (pool.host(), Instant::now());
         let (line, wants) = (host.line(), pool.bytes().saturating_add(bytes));
-        let live = (wants <= host.shared_bytes() && !pool.pace().was_above(wants, now)).then(|| line.live());
+        let is_heard = wants <= host.shared_bytes() && !pool.pace().was_above(wants, now);
         let mut state = line.lock();
         state.forget_late(now);
-        let is_within = live.is_some_and(|live| {
-            let asks = state.asks.values().map(|ask| (&ask.pool, ask.bytes)).chain([(pool, bytes)]);
-            share::within(&Scene::of(live, asks).parties, host.shared_bytes()).contains(&id(pool))
-        });
+        let is_within =
+            is_heard && share::within(&state.parties((pool, bytes)), host.shared_bytes()).contains(&id(pool.stake()));
         if !is_within {
             line.tell(&state);
             pool.pace().note_above(wants, now);
@@ -118,7 +126,8 @@ impl<'a> Place<'a> {
                 line.tell(&state);
                 Ok(true)
             }
-            Err(Full::Host) => Ok(false),
+            // A look that comes late keeps nobody waiting for longer.
+            Err(Full::Host) if self.since.elapsed() < WAIT => Ok(false),
             Err(full) => Err(full),
         }
     }
@@ -161,35 +170,32 @@ impl Line {
         self.ended_count.load(Ordering::Relaxed)
     }
 
-    /// Ends what has to end for those who have waited long enough. Once in a while is enough, whoever asks.
-    fn make_room(&self, host: &HostMemory) {
+    /// Notes what a tenant's share is worked out from, before the tenant takes anything.
+    pub(crate) fn note(&self, stake: &Arc<Stake>) {
+        let mut state = self.lock();
+        // Seldom enough: only before more room is made for them.
+        if state.stakes.len() == state.stakes.capacity() {
+            state.stakes.retain(|stake| Arc::strong_count(stake) > 1);
+        }
+        state.stakes.push(Arc::clone(stake));
+    }
+
+    /// Has ended what has to end for those who have waited long enough, beside the thread of who asks. Once in a while is enough,
+    /// whoever asks.
+    fn make_room(host: &Arc<HostMemory>) {
         let now = Instant::now();
         {
-            let mut state = self.lock();
-            if state.looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK) {
+            let mut state = host.line().lock();
+            let is_recent = state.looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK);
+            if is_recent || state.is_looking {
                 return;
             }
-            state.looked = Some(now);
+            (state.looked, state.is_looking) = (Some(now), true);
         }
-        // What was about to wait for its next invocation when the first one asked.
-        if let Some(idle) = host.idle() {
-            idle.let_go_of_all();
-        }
-        let live = self.live();
-        let ended = {
-            let mut state = self.lock();
-            state.forget_late(now);
-            let ended = state.ends(live, host, now);
-            self.tell(&state);
-            // Under the lock, so that whoever looks next counts it as on its way.
-            ended.iter().for_each(|(_, meter)| meter.note_end(End::MemoryShare));
-            ended
-        };
-        for (tenant, meter) in ended {
-            self.ended_count.fetch_add(1, Ordering::Relaxed);
-            let bytes = meter.memory_bytes();
-            tracing::warn!(%tenant, bytes, "an invocation is ended: its tenant is above its share of memory, and others wait");
-            meter.end(End::MemoryShare);
+        let look = Look(Arc::clone(host));
+        match Handle::try_current() {
+            Ok(io) => drop(io.spawn_blocking(move || look.take())),
+            Err(_) => look.take(),
         }
     }
 
@@ -214,9 +220,55 @@ impl std::fmt::Debug for Line {
     }
 }
 
+// === impl Look ===
+
+impl Look {
+    fn take(self) {
+        let (host, line, now) = (&self.0, self.0.line(), Instant::now());
+        // What was about to wait for its next invocation when the first one asked.
+        if let Some(idle) = host.idle() {
+            idle.let_go_of_all();
+        }
+        let live = line.live();
+        let ended = {
+            let mut state = line.lock();
+            state.forget_late(now);
+            let ended = state.ends(live, host, now);
+            line.tell(&state);
+            // Under the lock, so that whoever looks next counts it as on its way.
+            ended.iter().for_each(|(_, meter)| meter.note_end(End::MemoryShare));
+            ended
+        };
+        for (tenant, meter) in ended {
+            line.ended_count.fetch_add(1, Ordering::Relaxed);
+            let bytes = meter.memory_bytes();
+            tracing::warn!(%tenant, bytes, "an invocation is ended: its tenant is above its share of memory, and others wait");
+            meter.end(End::MemoryShare);
+        }
+    }
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        self.0.line().lock().is_looking = false;
+    }
+}
+
 // === impl State ===
 
 impl State {
+    /// Who holds memory while guests of it run, who waits for some, and one who asks for some.
+    fn parties(&self, asks: (&Arc<MemoryPool>, u64)) -> Vec<Party> {
+        let of = |stake: &Arc<Stake>| Party { held: stake.staying_bytes(), ..Party::of(stake) };
+        let running = self.stakes.iter().filter(|stake| stake.is_running());
+        let mut parties: HashMap<usize, Party> = running.map(|stake| (id(stake), of(stake))).collect();
+        for (pool, bytes) in self.asks.values().map(|ask| (&ask.pool, ask.bytes)).chain([asks]) {
+            let party = parties.entry(id(pool.stake())).or_insert_with(|| of(pool.stake()));
+            party.asked = party.asked.saturating_add(bytes);
+        }
+        parties.into_values().collect()
+    }
+
     /// Forgets those whose time is over, also where they do not come to hear of it.
     fn forget_late(&mut self, now: Instant) {
         self.asks.retain(|_, ask| now.saturating_duration_since(ask.since) < WAIT);
@@ -231,7 +283,7 @@ impl State {
     ) -> Vec<(TenantId, Arc<Meter>)> {
         let mut scene = Scene::of(live, self.asks.values().map(|ask| (&ask.pool, ask.bytes)));
         let within = share::within(&scene.parties, host.shared_bytes());
-        self.asks.retain(|_, ask| within.contains(&id(&ask.pool)));
+        self.asks.retain(|_, ask| within.contains(&id(ask.pool.stake())));
         // Nor does what they asked for make others' shares smaller: nobody ends for it.
         scene.parties.iter_mut().filter(|party| !within.contains(&party.id)).for_each(|party| party.asked = 0);
         let held = host.bytes().saturating_sub(scene.leaving);
@@ -280,7 +332,7 @@ impl Scene {
         let (mut running, mut meters, mut leaving) = (Vec::new(), Vec::new(), 0_u64);
         for (tenant, meter) in live {
             let (Some(pool), bytes) = (meter.pool(), meter.memory_bytes()) else { continue };
-            let party = parties.entry(id(pool)).or_insert_with(|| Party::of(pool));
+            let party = parties.entry(id(pool.stake())).or_insert_with(|| Party::of(pool.stake()));
             if meter.ended().is_some() {
                 party.held = party.held.saturating_sub(bytes);
                 leaving = leaving.saturating_add(bytes);
@@ -290,7 +342,7 @@ impl Scene {
             }
         }
         for (pool, bytes) in asks {
-            let party = parties.entry(id(pool)).or_insert_with(|| Party::of(pool));
+            let party = parties.entry(id(pool.stake())).or_insert_with(|| Party::of(pool.stake()));
             party.asked = party.asked.saturating_add(bytes);
         }
         Self { parties: parties.into_values().collect(), running, meters, leaving }
@@ -298,18 +350,20 @@ impl Scene {
 }
 
 impl Party {
-    fn of(pool: &Arc<MemoryPool>) -> Self {
-        Self { id: id(pool), weight: pool.weight(), held: pool.bytes(), asked: 0 }
+    fn of(stake: &Arc<Stake>) -> Self {
+        Self { id: id(stake), weight: stake.weight(), held: stake.bytes(), asked: 0 }
     }
 }
 
-/// Tells a tenant's pool from the others.
-fn id(pool: &Arc<MemoryPool>) -> usize {
-    Arc::as_ptr(pool).addr()
+/// Tells a tenant's from the others'.
+fn id(stake: &Arc<Stake>) -> usize {
+    Arc::as_ptr(stake).addr()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[tokio::test]
@@ -381,6 +435,38 @@ mod tests {
             state.ends(live, &host, since + GRACE).into_iter().map(|(tenant, _)| tenant.to_string()).collect();
         assert_eq!(ended, ["above"]);
         assert_eq!(state.asks.keys().copied().collect::<Vec<_>>(), [1]);
+    }
+
+    proptest! {
+        /// What the tenants count of themselves is what is found by looking at all that runs.
+        #[test]
+        fn who_holds_what_is_the_same_by_counts_and_by_what_runs(
+            weights in prop::collection::vec(1_u32..9, 5),
+            guests in prop::collection::vec((0_usize..5, 1_u64..100, any::<bool>(), 0_u64..100), 0..20),
+            (by, asked) in (0_usize..5, 1_u64..300),
+        ) {
+            let host = HostMemory::new(8_000);
+            let pools: Vec<Arc<MemoryPool>> = weights.iter().map(|_| host.pool(8_000)).collect();
+            pools.iter().zip(&weights).for_each(|(pool, weight)| pool.set_weight(*weight));
+            let mut live: Vec<(TenantId, Arc<Meter>)> = Vec::new();
+            for (of, bytes, is_ended, given_back) in guests {
+                let budget = ringfence_core::Budget { memory_bytes: 1_000, ..ringfence_core::Budget::DEFAULT };
+                let meter = Meter::in_pool(budget, Arc::clone(&pools[of]));
+                prop_assert!(meter.reserve(bytes).is_ok());
+                pools[of].stake().begins();
+                if is_ended {
+                    meter.kill();
+                }
+                meter.release(given_back);
+                live.push(("acme".parse().unwrap(), meter));
+            }
+            let plain = |parties: Vec<Party>| {
+                let parties = parties.into_iter().map(|one| (one.id, one.weight, one.held, one.asked));
+                parties.collect::<std::collections::BTreeSet<_>>()
+            };
+            let counted = plain(host.line().lock().parties((&pools[by], asked)));
+            prop_assert_eq!(counted, plain(Scene::of(live, [(&pools[by], asked)].into_iter()).parties));
+        }
     }
 
     #[tokio::test]

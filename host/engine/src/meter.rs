@@ -89,6 +89,8 @@ pub struct Meter {
     cpu_stop_ns: AtomicU64,
     memory_bytes: AtomicU64,
     memory_bytes_peak: AtomicU64,
+    /// What its tenant counts of them as on their way back, once it has to end.
+    leaving_bytes: AtomicU64,
     /// The same bytes over time. Behind a lock, since memory changes seldom and in large pieces.
     memory_held: Mutex<Integral>,
     /// Whose room was short when memory was refused last, unless its memory grew enough since: a [`Full`], or 0.
@@ -129,6 +131,7 @@ impl Meter {
             ),
             memory_bytes: AtomicU64::new(0),
             memory_bytes_peak: AtomicU64::new(0),
+            leaving_bytes: AtomicU64::new(0),
             memory_held: Mutex::default(),
             growth_refused: AtomicU8::new(0),
             response_bytes: AtomicU64::new(0),
@@ -280,7 +283,12 @@ impl Meter {
 
     /// The same without waking the guest: for who holds a lock, and calls [`Meter::end`] after it.
     pub(crate) fn note_end(&self, end: End) {
-        let _ = self.end.compare_exchange(0, end as u8, Ordering::AcqRel, Ordering::Acquire);
+        let is_first = self.end.compare_exchange(0, end as u8, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if is_first && let Some(pool) = &self.pool {
+            let bytes = self.memory_bytes();
+            self.leaving_bytes.fetch_add(bytes, Ordering::Relaxed);
+            pool.stake().leaves(bytes);
+        }
     }
 
     pub(crate) fn register(&self, waker: &Waker) {
@@ -380,6 +388,7 @@ impl Meter {
         let given = subtract(&self.memory_bytes, bytes);
         if let Some(pool) = &self.pool {
             pool.give_back(given);
+            pool.stake().has_left(subtract(&self.leaving_bytes, given));
         }
         self.memory_held().fall(bytes, Instant::now());
     }
@@ -420,6 +429,7 @@ impl Drop for Meter {
         // Whatever was not released by itself must not stay charged to the tenant.
         if let Some(pool) = &self.pool {
             pool.give_back(self.memory_bytes.load(Ordering::Relaxed));
+            pool.stake().has_left(self.leaving_bytes.load(Ordering::Relaxed));
         }
     }
 }
@@ -516,6 +526,29 @@ mod tests {
         assert_eq!((pool.bytes(), pool.refused_count()), (111, 1));
         drop((one, two));
         assert_eq!((pool.bytes(), host.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn what_has_to_end_is_on_its_way_back_until_it_is_back_and_nothing_of_that_is_left() {
+        let host = HostMemory::new(1_000);
+        let pool = host.pool(200);
+        let (one, two) = (Meter::in_pool(budget(), Arc::clone(&pool)), Meter::in_pool(budget(), Arc::clone(&pool)));
+        assert!(one.reserve(70).is_ok() && two.reserve(50).is_ok());
+        one.kill();
+        one.end(End::MemoryShare);
+        assert_eq!((pool.bytes(), pool.stake().staying_bytes()), (120, 50), "once, whatever ends it");
+        one.release(30);
+        assert_eq!((pool.bytes(), pool.stake().staying_bytes()), (90, 50));
+        // What it takes on its way out is of the same tenant.
+        assert!(one.reserve(10).is_ok());
+        assert_eq!(pool.stake().staying_bytes(), 60);
+        drop(one);
+        assert_eq!((pool.bytes(), pool.stake().staying_bytes()), (50, 50));
+        two.release(50);
+        two.kill();
+        drop(two);
+        assert!(pool.take(80).is_ok());
+        assert_eq!(pool.stake().staying_bytes(), 80);
     }
 
     #[test]

@@ -34,12 +34,23 @@ pub struct HostMemory {
 pub struct MemoryPool {
     host: Arc<HostMemory>,
     bytes_max: AtomicU64,
-    bytes: AtomicU64,
-    /// Its part when the host's memory is short.
-    weight: AtomicU32,
+    stake: Arc<Stake>,
     refused_count: AtomicU64,
     /// How often it is looked at whether it may wait.
     pace: Pace,
+}
+
+/// What the shares of the host's memory are worked out from, of one tenant: read by whoever asks for more, without a lock that
+/// others need to run guests.
+#[derive(Debug)]
+pub(crate) struct Stake {
+    bytes: AtomicU64,
+    /// Of these, what invocations hold that have to end.
+    leaving_bytes: AtomicU64,
+    /// Its part when the host's memory is short.
+    weight: AtomicU32,
+    /// Guests that were handed to the workers and are not finished.
+    running_count: AtomicU32,
 }
 
 /// What had no room for more.
@@ -74,11 +85,17 @@ impl HostMemory {
 
     /// A tenant's part of it, of at most `bytes_max`, empty.
     pub fn pool(self: &Arc<Self>, bytes_max: u64) -> Arc<MemoryPool> {
+        let stake = Arc::new(Stake {
+            bytes: AtomicU64::new(0),
+            leaving_bytes: AtomicU64::new(0),
+            weight: AtomicU32::new(TenantShare::USUAL.weight),
+            running_count: AtomicU32::new(0),
+        });
+        self.line.note(&stake);
         Arc::new(MemoryPool {
             host: Arc::clone(self),
             bytes_max: AtomicU64::new(bytes_max),
-            bytes: AtomicU64::new(0),
-            weight: AtomicU32::new(TenantShare::USUAL.weight),
+            stake,
             refused_count: AtomicU64::new(0),
             pace: Pace::default(),
         })
@@ -145,6 +162,49 @@ impl HostMemory {
     }
 }
 
+// === impl Stake ===
+
+impl Stake {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that are not on their way back.
+    pub(crate) fn staying_bytes(&self) -> u64 {
+        self.bytes().saturating_sub(self.leaving_bytes.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn weight(&self) -> u32 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    /// Whether a guest of it runs, waits or sleeps.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running_count.load(Ordering::Relaxed) > 0
+    }
+
+    /// A guest is handed to the workers.
+    pub(crate) fn begins(&self) {
+        self.running_count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One that was is finished.
+    pub(crate) fn ends(&self) {
+        let less = |count: u32| Some(count.saturating_sub(1));
+        let _ = self.running_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// What holds so much has to end.
+    pub(crate) fn leaves(&self, bytes: u64) {
+        self.leaving_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So much of it is back.
+    pub(crate) fn has_left(&self, bytes: u64) {
+        subtract(&self.leaving_bytes, bytes);
+    }
+}
+
 // === impl MemoryPool ===
 
 impl MemoryPool {
@@ -155,14 +215,14 @@ impl MemoryPool {
 
     /// Changes its part when the host's memory is short, against the others'; 100 is usual, 1 the least.
     pub fn set_weight(&self, weight: u32) {
-        self.weight.store(weight, Ordering::Relaxed);
+        self.stake.weight.store(weight, Ordering::Relaxed);
     }
 
-    pub(crate) fn weight(&self) -> u32 {
-        self.weight.load(Ordering::Relaxed)
+    pub(crate) fn stake(&self) -> &Arc<Stake> {
+        &self.stake
     }
 
-    pub(crate) fn host(&self) -> &HostMemory {
+    pub(crate) fn host(&self) -> &Arc<HostMemory> {
         &self.host
     }
 
@@ -172,7 +232,7 @@ impl MemoryPool {
 
     /// Bytes held now.
     pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        self.stake.bytes()
     }
 
     /// Growth refused because it was full, since the start. What the host had no room for is not the tenant's quota's.
@@ -223,7 +283,7 @@ impl MemoryPool {
             return Err(Full::Host);
         }
         // The host is asked first: what it refuses one invocation must not look like a full quota to another meanwhile.
-        if add_within(&self.bytes, bytes, max).is_none() {
+        if add_within(&self.stake.bytes, bytes, max).is_none() {
             subtract(&self.host.bytes, bytes);
             return Err(Full::Own);
         }
@@ -232,7 +292,7 @@ impl MemoryPool {
 
     /// Gives back what was taken.
     pub(crate) fn give_back(&self, bytes: u64) {
-        let given = subtract(&self.bytes, bytes);
+        let given = subtract(&self.stake.bytes, bytes);
         subtract(&self.host.bytes, given);
     }
 }

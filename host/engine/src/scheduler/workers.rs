@@ -236,6 +236,9 @@ impl Workers {
             let entrance = if is_there { entry.entrance } else { Entrance::Closed };
             (lane, entry.id, entrance, entry.slow_until_ns)
         };
+        if let Some(pool) = meter.pool() {
+            pool.stake().begins();
+        }
         if entrance == Entrance::Closed {
             // It got its slot just before the lane was closed.
             meter.kill();
@@ -466,6 +469,9 @@ impl Workers {
     }
 
     fn finished(&self, task: &Task) {
+        if let Some(pool) = task.meter.pool() {
+            pool.stake().ends();
+        }
         let mut lanes = self.lock_lanes();
         if let Some(entry) = lanes.of.get_mut(&task.lane).filter(|entry| entry.id == task.lane_id) {
             entry.live.remove(&task.number);
@@ -662,6 +668,28 @@ mod tests {
         task.in_turn(|| waker.wake());
         assert_ne!(polled.recv_timeout(Duration::from_secs(20)).unwrap().0, here);
         assert_eq!(TURN.get(), None);
+        workers.stop();
+    }
+
+    /// A guest that asks for memory is on a thread that others' guests run on too.
+    #[tokio::test]
+    async fn who_asks_for_memory_does_not_wait_for_the_lock_that_every_worker_takes() {
+        let engine = wasmtime::Engine::default();
+        let io = tokio::runtime::Handle::current();
+        let workers = Workers::start(1, engine, IoClass::Usual, &io).unwrap();
+        let host = crate::pool::HostMemory::new(800);
+        host.line().ends_of(&workers);
+        let (greedy, calm) = (host.pool(1_000), host.pool(1_000));
+        assert_eq!(greedy.take(700), Ok(()));
+        let (told, asked) = mpsc::channel();
+        let lanes = workers.lock_lanes();
+        std::thread::spawn(move || {
+            let _inside = io.enter();
+            let mut waits = Box::pin(crate::line::take_in_turn(&calm, 200));
+            told.send(waits.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()).unwrap();
+        });
+        assert_eq!(asked.recv_timeout(SOON), Ok(true));
+        drop(lanes);
         workers.stop();
     }
 
