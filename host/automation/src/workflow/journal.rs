@@ -25,6 +25,7 @@ use crate::workflow::limits::{
     CONTINUATIONS_COUNT_MAX, FAMILY_COUNT_MAX, HISTORY_BYTES_MAX, RESERVED_BYTES_MAX, RETENTION_MS,
     TRANSITIONS_BYTES_MAX, TRANSITIONS_COUNT_MAX,
 };
+use crate::workflow::mending::{beyond, is_there, marked};
 use crate::workflow::purge::PURGE;
 use crate::workflow::state::State;
 
@@ -412,16 +413,18 @@ impl Loaded {
     /// What tells the first of its chain that it goes on as this one, and while what. Nothing where the first is not kept any
     /// more: what is told to it would stay for ever.
     pub async fn tell_first(&self, next: &RunId) -> Result<(Option<Op>, Option<Precondition>), WorkflowError> {
-        let key = last_key(self.first());
+        let (key, first) = (last_key(self.first()), head_key(self.first()));
         let while_so = match self.store.get(&key).await {
             // What it was told rotted: it is told anew.
-            Err(StoreError::Damaged) => Some(Precondition::Present(key.clone())),
-            told => told?.map(|record| Precondition::Revision(key.clone(), record.revision)),
+            Err(StoreError::Damaged) => Precondition::Present(key.clone()),
+            told => match told? {
+                Some(record) => Precondition::Revision(key.clone(), record.revision),
+                // It was not told yet, or what it was told was removed.
+                None if is_there(&self.store, &first).await? => Precondition::Present(first),
+                None => return Ok((None, None)),
+            },
         };
-        if while_so.is_none() && *self.first() != self.head.run {
-            return Ok((None, None));
-        }
-        Ok((Some(Op::put_json(key, next)?), while_so))
+        Ok((Some(Op::put_json(key, next)?), Some(while_so)))
     }
 
     /// What events do to the count of the family: a child more, this run no longer, or again. One that goes on as another
@@ -564,7 +567,7 @@ pub async fn head(store: &TenantStore, run: &RunId) -> Result<Head, WorkflowErro
 
 /// What is known of the newest of those that a run went on as; of the run itself while it did not. One whose chain was begun before
 /// the first of it knew the newest is followed from one to the next, so many of them: what is given is one that went on, then. So is
-/// one of which what the first knew rotted: damaged where those between are not kept any more, since the newest may go on.
+/// one of which what the first knew rotted or was removed, also where those between are not kept: each one's name tells the next.
 pub async fn newest(store: &TenantStore, run: &RunId) -> Result<Head, WorkflowError> {
     let (mut found, mut is_rotten) = (head(store, run).await?, false);
     for _ in 0..CONTINUATIONS_COUNT_MAX {
@@ -573,9 +576,12 @@ pub async fn newest(store: &TenantStore, run: &RunId) -> Result<Head, WorkflowEr
         let is_lost = matches!(last, Err(StoreError::Damaged | StoreError::Form(_)));
         is_rotten |= is_lost;
         let last = if is_lost { None } else { last? };
-        let next = last.unwrap_or_else(|| next.clone());
+        let (is_told, next) = (last.is_some(), last.unwrap_or_else(|| next.clone()));
         found = match head(store, &next).await {
-            Err(WorkflowError::UnknownRun) if is_rotten => return Err(StoreError::Damaged.into()),
+            Err(WorkflowError::UnknownRun) if !is_told => match beyond(store, &next).await {
+                Err(WorkflowError::UnknownRun) if is_rotten => return Err(StoreError::Damaged.into()),
+                found => found?,
+            },
             next => next?,
         };
     }
@@ -597,15 +603,6 @@ pub async fn history(store: &TenantStore, run: &RunId, events_count: u64) -> Res
             let is_whole = entries.len() as u64 >= events_count;
             return if is_whole { Ok(entries) } else { Err(StoreError::Damaged.into()) };
         }
-    }
-}
-
-/// What the mark says that not all of a run is on the audit log: how much is. One that rotted says that nothing is, since rather
-/// twice than never.
-async fn marked(store: &TenantStore, run: &RunId) -> Result<Option<u64>, WorkflowError> {
-    match store.get_json::<u64>(&unsworn_key(run)).await {
-        Err(StoreError::Damaged | StoreError::Form(_)) => Ok(Some(0)),
-        marked => Ok(marked?),
     }
 }
 

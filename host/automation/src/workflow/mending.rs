@@ -12,9 +12,10 @@ use crate::workflow::command::Refusal;
 use crate::workflow::error::WorkflowError;
 use crate::workflow::event::{Ending, Entry, Event, Started};
 use crate::workflow::journal::{
-    self, FamilyStep, Head, due_key, due_prefix, head_key, last_key, list_prefix, log_key, log_prefix, ready_key,
-    unsworn_key,
+    self, FamilyStep, Head, RunNames, due_key, due_prefix, head_key, last_key, list_prefix, log_key, log_prefix,
+    ready_key, unsworn_key,
 };
+use crate::workflow::limits::CONTINUATIONS_COUNT_MAX;
 use crate::workflow::purge::{PURGE, purge};
 use crate::workflow::runs::Workflows;
 use crate::workflow::session::unix_ms;
@@ -28,6 +29,29 @@ pub async fn is_there(store: &TenantStore, key: &Key) -> Result<bool, WorkflowEr
         Err(StoreError::Damaged) => Ok(true),
         found => Ok(found?.is_some()),
     }
+}
+
+/// What the mark says that not all of a run is on the audit log: how much is. One that rotted says that nothing is, since rather
+/// twice than never.
+pub async fn marked(store: &TenantStore, run: &RunId) -> Result<Option<u64>, WorkflowError> {
+    match store.get_json::<u64>(&unsworn_key(run)).await {
+        Err(StoreError::Damaged | StoreError::Form(_)) => Ok(Some(0)),
+        marked => Ok(marked?),
+    }
+}
+
+/// The first that is kept of those that a run which is kept no more went on as: the name of each follows from the one before.
+/// Unknown where none is, of so many.
+pub async fn beyond(store: &TenantStore, gone: &RunId) -> Result<Head, WorkflowError> {
+    let mut run = gone.clone();
+    for _ in 0..CONTINUATIONS_COUNT_MAX {
+        run = RunNames(&run).next();
+        match journal::head(store, &run).await {
+            Err(WorkflowError::UnknownRun) => {}
+            found => return found,
+        }
+    }
+    Err(WorkflowError::UnknownRun)
 }
 
 /// The first marks below a prefix, and whether there are more; without what they say where that rotted.

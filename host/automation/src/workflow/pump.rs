@@ -217,7 +217,9 @@ mod tests {
 
     use super::*;
     use crate::workflow::event::{Ending, Event, Started};
-    use crate::workflow::journal::{self, Loaded, Mark, begin_ops, due_key, family_key, head_key, id_of, log_key};
+    use crate::workflow::journal::{
+        self, Loaded, Mark, RunNames, begin_ops, due_key, family_key, head_key, id_of, log_key,
+    };
     use crate::workflow::limits::RETENTION_MS;
     use crate::workflow::purge::PARENT_LOOK_MS;
 
@@ -431,6 +433,43 @@ mod tests {
         rot(place.path(), &store, &last).await;
         store.delete(&head_key(&between)).await.unwrap();
         assert!(matches!(journal::newest(&store, &first).await, Err(error) if error.is_damage()));
+    }
+
+    #[tokio::test]
+    async fn the_newest_of_a_chain_is_found_after_what_the_first_knew_was_removed_and_who_goes_on_tells_it_anew() {
+        let place = tempfile::tempdir().unwrap();
+        let store = tenant(place.path()).await;
+        let mut chain = vec![run(0)];
+        for _ in 0..4 {
+            chain.push(RunNames(&chain[chain.len() - 1]).next());
+        }
+        let [first, .., newest, next] = &chain[..] else { panic!("five") };
+        for (number, one) in chain[..4].iter().enumerate() {
+            let of = (number > 0).then(|| first.clone());
+            let (ops, absent) = begin_ops(one, Started { first: of, ..started(None) }, 1).unwrap();
+            store.batch(ops, vec![absent]).await.unwrap();
+            if one == newest {
+                break;
+            }
+            let mut loaded = Loaded::read(&store, one).await.unwrap();
+            let (told, while_so) = loaded.tell_first(&chain[number + 1]).await.unwrap();
+            let goes_on = vec![Event::Ended(Ending::Continued { run: chain[number + 1].clone() })];
+            let while_so = while_so.into_iter().collect();
+            loaded.append_if(goes_on, 5, Mark::Keep, told.into_iter().collect(), while_so).await.unwrap();
+        }
+        let last = journal::last_key(first);
+        assert_eq!(store.get_json::<RunId>(&last).await.unwrap().as_ref(), Some(newest));
+        // As who passes those between over takes them away, and an operator what rotted.
+        store.batch(chain[1..3].iter().map(|one| Op::delete(head_key(one))).collect(), Vec::new()).await.unwrap();
+        store.delete(&last).await.unwrap();
+        assert_eq!(&journal::newest(&store, first).await.unwrap().run, newest);
+        let loaded = Loaded::read(&store, newest).await.unwrap();
+        let (told, while_so) = loaded.tell_first(next).await.unwrap();
+        store.batch(told.into_iter().collect(), while_so.into_iter().collect()).await.unwrap();
+        assert_eq!(store.get_json::<RunId>(&last).await.unwrap().as_ref(), Some(next));
+        // Of a first that is kept no more nothing is written.
+        store.batch(vec![Op::delete(head_key(first)), Op::delete(last)], Vec::new()).await.unwrap();
+        assert!(matches!(loaded.tell_first(next).await, Ok((None, None))));
     }
 
     #[tokio::test]
