@@ -1,10 +1,13 @@
 //! kill -9 in the middle of backups and restores: what is there afterwards is whole, and the host opens again.
 
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use ringfence_tests::{Host, Place, answer, eventually, files_under, problem, string};
-use serde_json::json;
+use anyhow::{Context, Result, ensure};
+use ringfence_tests::{Host, Place, Session, answer, eventually, files_under, problem, ringfence, string};
+use serde_json::{Value, json};
 
 /// Kills, by database: a backup, a restore in place and one into a new tenant take turns.
 const ROUNDS: [(&str, usize); 2] = [("sled", 9), ("redb", 3)];
@@ -126,6 +129,104 @@ async fn a_tenant_that_is_half_restored_cannot_be_resumed_until_it_is_whole() ->
         let operator = host.sign_in(&operator_key).await?;
         assert_eq!(answer(operator.get("/tenants/acme").send().await?).await?["state"], "active", "round {round}");
         if half {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("no kill fell into the restore")
+}
+
+/// `ringfence restore` as its user runs it, up to where it says which job it waits for.
+struct Restoring {
+    child: Child,
+    /// What it says from then on.
+    told: BufReader<ChildStderr>,
+    job: String,
+}
+
+fn restoring(host: &Host, key: &str, home: &std::path::Path, backup: &str) -> Result<Restoring> {
+    let mut child = Command::new(ringfence()?)
+        .args(["--host", &host.control, "--tenant", "acme", "--yes", "restore", backup, "--replace"])
+        .env("RINGFENCE_HOME", home)
+        .env("RINGFENCE_API_KEY", key)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut told = BufReader::new(child.stderr.take().context("stderr is piped")?);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        ensure!(told.read_line(&mut line)? > 0, "it ended before it said which job");
+        if let Some(job) = line.trim().strip_prefix("restore: job ").map(ToOwned::to_owned) {
+            return Ok(Restoring { child, told, job });
+        }
+    }
+}
+
+/// Every restore that is announced on a tenant's log has its end there, if only that nobody knows it; how many there are.
+async fn no_restore_stays_open(admin: &Session) -> Result<usize> {
+    let mut entries: Vec<Value> = Vec::new();
+    loop {
+        let path = format!("/tenants/acme/audit?limit=1000&from={}", entries.len());
+        let page = answer(admin.get(&path).send().await?).await?;
+        let items = page["items"].as_array().context("items")?;
+        entries.extend(items.iter().cloned());
+        if items.len() < 1_000 {
+            break;
+        }
+    }
+    let intent_of = |entry: &Value| entry["body"]["unmapped"]["intent"].as_u64();
+    let ended: BTreeSet<u64> = entries.iter().filter_map(intent_of).collect();
+    let announced = entries.iter().filter(|entry| {
+        let code = entry["body"]["unmapped"]["code"].as_str().unwrap_or_default();
+        code.starts_with("BAK-002") && intent_of(entry).is_none()
+    });
+    let announced: Vec<u64> = announced.filter_map(|entry| entry["seq"].as_u64()).collect();
+    assert!(announced.iter().all(|seq| ended.contains(seq)), "{announced:?}: {ended:?}");
+    Ok(announced.len())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_restores_while_the_host_is_killed_is_told_and_finds_all_of_it_or_nothing() -> Result<()> {
+    let place = Place::new()?;
+    let home = tempfile::tempdir()?;
+    let mut host = Host::start(&place)?;
+    let Backed { admin_key, backup, .. } = backed_up(&host, 150).await?;
+    // Killed a little later each round, until the kill falls into the restore.
+    for round in 0..60_u64 {
+        let admin = host.sign_in(&admin_key).await?;
+        let after = format!("after{round}");
+        answer(admin.put(&format!("/tenants/acme/secrets/{after}")).body("later").send().await?).await?;
+        let Restoring { mut child, told: mut rest, job } = restoring(&host, &admin_key, home.path(), &backup)?;
+        tokio::time::sleep(Duration::from_millis(2 * round)).await;
+        host.kill()?;
+        let mut told = String::new();
+        rest.read_to_string(&mut told)?;
+        let ended = child.wait()?;
+
+        host = Host::start(&place)?;
+        let admin = host.sign_in(&admin_key).await?;
+        assert_eq!(answer(admin.get("/tenants/acme").send().await?).await?["state"], "active", "round {round}");
+        let list = answer(admin.get("/tenants/acme/secrets?limit=1000").send().await?).await?;
+        let names: Vec<String> =
+            list["items"].as_array().context("items")?.iter().map(|one| string(one, "name")).collect::<Result<_>>()?;
+        assert_eq!(names.iter().filter(|name| name.starts_with('s')).count(), 150, "round {round}: {names:?}");
+        let is_put_back = !names.contains(&after);
+        assert!(!is_put_back || !names.iter().any(|name| name.starts_with("after")), "round {round}: {names:?}");
+        let announced_count = no_restore_stays_open(&admin).await?;
+        let known = answer(admin.get(&format!("/jobs/{job}")).send().await?).await?;
+        if ended.success() {
+            assert!(is_put_back && known["state"] == "succeeded", "round {round}: {known}");
+            continue;
+        }
+        assert!(ended.code() == Some(8) && told.contains(&job) && told.contains("audit list"), "{ended}: {told}");
+        if known["state"] == "succeeded" {
+            assert!(is_put_back, "round {round}: {known}");
+            continue;
+        }
+        assert_eq!(known["error"]["code"], "job-interrupted", "round {round}: {known}");
+        if is_put_back {
+            assert!(announced_count > 0, "what was done was announced");
             return Ok(());
         }
     }

@@ -222,7 +222,8 @@ fn renamed(result: Option<&Value>) -> String {
     [moved, locked].into_iter().flatten().collect()
 }
 
-/// Begins a job and waits for its end; a failed one is an error in the host's words.
+/// Begins a job and waits for its end; a failed one is an error in the host's words. Where the host goes away meanwhile it is said
+/// where that end will be.
 pub(crate) async fn follow(
     cx: &mut Context<'_>,
     api: &Api,
@@ -234,7 +235,14 @@ pub(crate) async fn follow(
     cx.ui.note(&format!("{what}: job {}", answer.value.id));
     while answer.value.state == "running" {
         tokio::time::sleep(LOOK).await;
-        answer = api.send::<JobView>(&Request::get(format!("/jobs/{}", answer.value.id))).await?;
+        let id = &answer.value.id;
+        let looked = api.send::<JobView>(&Request::get(format!("/jobs/{id}"))).await;
+        answer = looked.inspect_err(|error| {
+            if matches!(error, CliError::Unreachable { .. }) {
+                let text = format!("the host went away in the middle of job {id}: once it is back, `ringfence audit list` says how that ended");
+                cx.ui.note(&text);
+            }
+        })?;
     }
     cx.ui.phase(what, &answer.value.state, watch.took());
     match &answer.value.error {

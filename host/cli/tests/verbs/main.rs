@@ -8,6 +8,7 @@
 )]
 
 mod audit;
+mod backups;
 mod errors;
 mod harness;
 mod help;
