@@ -233,12 +233,21 @@ fn drop_aside(over: impl Send + 'static) {
 
 /// Drops those that waited too long, from time to time, while the engine is there.
 pub(crate) async fn sweep(shared: Weak<Shared>) {
+    let expire = |shared: Arc<Shared>| shared.idle.expire(Instant::now(), shared.memory.is_short());
+    again_and_again(SWEEP_EVERY, || shared.upgrade(), expire).await;
+}
+
+/// Does something to what is there, each time on a thread that may block; after one time that panicked too, or what waits would
+/// be held for good. Until it is gone, or the runtime ends.
+async fn again_and_again<T: Send + 'static>(
+    pause: Duration,
+    of: impl Fn() -> Option<T>,
+    act: impl FnOnce(T) + Copy + Send + 'static,
+) {
     loop {
-        tokio::time::sleep(SWEEP_EVERY).await;
-        let Some(shared) = shared.upgrade() else { return };
-        let swept =
-            tokio::task::spawn_blocking(move || shared.idle.expire(Instant::now(), shared.memory.is_short())).await;
-        if swept.is_err() {
+        tokio::time::sleep(pause).await;
+        let Some(it) = of() else { return };
+        if tokio::task::spawn_blocking(move || act(it)).await.is_err_and(|error| error.is_cancelled()) {
             return;
         }
     }
@@ -257,6 +266,16 @@ mod tests {
         fn drop(&mut self) {
             let _ = self.0.send(std::thread::current().id());
         }
+    }
+
+    #[tokio::test]
+    async fn a_look_for_what_waited_too_long_that_panicked_is_not_the_last() {
+        let looks = Arc::new(AtomicU32::new(0));
+        let of = || (looks.load(Ordering::Relaxed) < 3).then(|| Arc::clone(&looks));
+        let look = |looks: Arc<AtomicU32>| assert!(looks.fetch_add(1, Ordering::Relaxed) != 1, "the second fails");
+        let all = again_and_again(Duration::from_millis(1), of, look);
+        tokio::time::timeout(Duration::from_secs(60), all).await.expect("it goes on, and ends");
+        assert_eq!(looks.load(Ordering::Relaxed), 3);
     }
 
     #[tokio::test]

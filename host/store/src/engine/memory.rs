@@ -31,6 +31,7 @@ struct Planned {
     writes: VecDeque<Option<Fault>>,
     sync: Option<Fault>,
     failing_reads_count: u64,
+    panics_at_read: bool,
     /// How many flushes may end while they are held; none when they are not held.
     passes: Option<u64>,
     held_count: u64,
@@ -47,6 +48,11 @@ impl Faults {
     /// So many of the next reads of single records fail.
     pub fn plan_reads(&self, failing_count: u64) {
         self.lock().failing_reads_count = failing_count;
+    }
+
+    /// The next read of a single record panics, as what is not an engine may.
+    pub fn plan_panic(&self) {
+        self.lock().panics_at_read = true;
     }
 
     /// From now on a flush does not end before it is let through. What it flushes is there to be read all the same.
@@ -125,6 +131,9 @@ impl MemoryEngine {
 
 impl Engine for MemoryEngine {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        if std::mem::take(&mut self.faults.lock().panics_at_read) {
+            std::panic::resume_unwind(Box::new("a planned panic"));
+        }
         if self.faults.next_read_fails() {
             return Err(EngineError::Failed("a planned failure".to_owned()));
         }
