@@ -343,7 +343,8 @@ async fn a_tenant_that_a_restore_cannot_put_into_force_is_locked_says_so_on_its_
     let whole = string(&done(&acme.admin, &acme.path("/backups"), json!({})).await?, "id")?;
     let mut files = files_under(&place.data().join("store").join("blobs"))?;
     files.retain(|(path, _)| path.parent().is_some_and(|above| above.ends_with("values")));
-    let [(path, bytes)] = &mut files[..] else { bail!("{} values in files", files.len()) };
+    let count = files.len();
+    let [(path, bytes)] = &mut files[..] else { bail!("{count} values in files") };
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(path, bytes)?;

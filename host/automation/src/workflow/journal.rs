@@ -417,11 +417,15 @@ impl Loaded {
         let while_so = match self.store.get(&key).await {
             // What it was told rotted: it is told anew.
             Err(StoreError::Damaged) => Precondition::Present(key.clone()),
-            told => match told? {
-                Some(record) => Precondition::Revision(key.clone(), record.revision),
-                // It was not told yet, or what it was told was removed.
-                None if is_there(&self.store, &first).await? => Precondition::Present(first),
-                None => return Ok((None, None)),
+            told => match told?.map(|record| record.revision) {
+                Some(revision) => Precondition::Revision(key.clone(), revision),
+                None => {
+                    if !is_there(&self.store, &first).await? {
+                        return Ok((None, None));
+                    }
+                    // It was not told yet, or what it was told was removed.
+                    Precondition::Present(first)
+                }
             },
         };
         Ok((Some(Op::put_json(key, next)?), Some(while_so)))

@@ -60,7 +60,7 @@ fn a_restore_that_the_host_could_not_finish_is_an_error_and_never_said_to_be_don
     let host = StandIn::start();
     let restore = format!("POST /tenants/acme/backups/{BACKUP}/restore");
     let errors = [
-        ("bad-policy", "its policy cannot be put into force", 1),
+        ("bad-policy", "its policy cannot be put into force", 1_u8),
         ("job-interrupted", "the host stopped before this was done", 1),
         ("restore-unfinished", "a restore of this tenant has begun and is not done", 6),
     ];
