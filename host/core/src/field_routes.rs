@@ -14,6 +14,8 @@ use crate::fields::FieldRule;
 const OTHER_METHOD: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
 /// Headers by which some frameworks take a request for one of another path.
 const OTHER_PATH: [&str; 2] = ["x-original-url", "x-rewrite-url"];
+/// The pattern of all paths.
+const EVERYWHERE: &str = "/*";
 /// LIMIT: most methods of one rule.
 const METHODS_COUNT_MAX: usize = 16;
 /// LIMIT: most bytes of a method.
@@ -61,6 +63,8 @@ impl FieldRule {
         };
         let by_path = match (&self.path, &line.path) {
             (None, _) => Ok(true),
+            // However it is read.
+            (Some(pattern), _) if pattern == EVERYWHERE => Ok(true),
             (Some(pattern), Ok(segments)) => Ok(fits(pattern, segments)),
             (Some(_), Err(ambiguous)) => Err(*ambiguous),
         };
@@ -73,7 +77,7 @@ impl FieldRule {
 
     /// The requests that the rule is for, in a form in which two rules can be compared.
     pub(crate) fn route(&self) -> (BTreeSet<&str>, Option<String>) {
-        let path = self.path.as_ref().filter(|path| *path != "/*").map(|path| path.to_ascii_lowercase());
+        let path = self.path.as_ref().filter(|path| *path != EVERYWHERE).map(|path| path.to_ascii_lowercase());
         (self.methods.iter().map(String::as_str).collect(), path)
     }
 }
@@ -252,6 +256,7 @@ mod tests {
         ] {
             assert_eq!(at("/people", path), Err(Ambiguous), "{path:?}");
             assert_eq!(rule(&[], None).is_for(&line("POST", path)), Ok(true), "{path:?}");
+            assert_eq!(at("/*", path), Ok(true), "{path:?}");
             // It is for no other method, however its path is read.
             assert_eq!(rule(&["PUT"], Some("/people")).is_for(&line("POST", path)), Ok(false), "{path:?}");
         }

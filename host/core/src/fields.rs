@@ -190,6 +190,16 @@ mod tests {
     }
 
     #[test]
+    fn the_example_of_the_reference_can_be_set() {
+        let text = include_str!("../../../docs/reference/field-rules.md");
+        let example = text.split("```json").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let body: serde_json::Value = serde_json::from_str(example).unwrap();
+        let rules: Vec<FieldRule> = serde_json::from_value(body["rules"].clone()).unwrap();
+        assert_eq!(check_rules(&rules), Ok(()));
+        assert!(rules.iter().any(FieldRule::has_route));
+    }
+
+    #[test]
     fn a_rule_that_was_stored_before_there_were_routes_is_for_all_requests_and_stored_as_it_was() {
         let stored = r#"{"pointer":"/email","field":"email","subject":{"pointer":"/id"},"direction":"request","otherwise":"sealed"}"#;
         let read: FieldRule = serde_json::from_str(stored).unwrap();
