@@ -127,3 +127,24 @@ async fn a_visit_that_is_acknowledged_is_over_and_one_that_nobody_acknowledges_i
     })
     .await
 }
+
+#[tokio::test]
+async fn rules_about_fields_are_about_requests_and_what_comes_by_hook_or_message_is_the_plugins_own_to_seal()
+-> Result<()> {
+    let far = FarEnd::start().await?;
+    let (_place, host, operator) = started_beside(&far).await?;
+    let acme = ready(&host, &operator, &far).await?;
+    let rules = json!({ "rules": [
+        { "pointer": "/note", "field": "note", "subject": { "pointer": "/person" }, "direction": "request" },
+        { "path": "/*", "pointer": "/*", "field": "name", "subject": { "constant": "p-7" }, "direction": "request" },
+        { "pointer": "/id", "field": "note", "direction": "response", "otherwise": "mask" },
+    ] });
+    answer(acme.admin.put(&acme.path("/plugins/care-visit/fields")).json(&rules).send().await?).await?;
+    // A note that had been sealed before would be long enough.
+    let refused = ask(&acme, "visit.validate", visit("v-5", "  ok ", 60)).await?;
+    assert_eq!(refused["outcome"], "vetoed", "{refused}");
+    let sealed = ask(&acme, "visit.seal", visit("v-5", "Ann fell in the kitchen, no harm done", 3_600)).await?;
+    assert_eq!(sealed["payload"]["id"], "v-5", "{sealed}");
+    begin(&acme, &json!({ "plugin": "care-visit", "input": sealed["payload"] })).await?;
+    eventually("the message says whom to tell", async || Ok(told(&far) == ["/office v-5"])).await
+}

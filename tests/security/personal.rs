@@ -120,6 +120,64 @@ async fn a_body_that_a_rule_cannot_be_followed_on_never_reaches_the_plugin() -> 
     Ok(())
 }
 
+/// A body with a field, to any path: status and text.
+async fn post(who: &Session, method: Method, path: &str) -> Result<(u16, String)> {
+    let request = who.call(method, &format!("/acme/care-note{path}")).header("content-type", "application/json");
+    let response = request.body(r#"{"id":"zorilla-7","email":"zebra@wombat.example"}"#).send().await?;
+    Ok((response.status().as_u16(), response.text().await?))
+}
+
+#[tokio::test]
+async fn a_rule_for_some_requests_is_followed_however_they_are_spelt_and_in_no_others() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    shipped(&acme, &["note:seal", "note:open"]).await?;
+    let seals = json!({ "methods": ["POST"], "path": "/echo", "pointer": "/email", "field": "email",
+        "subject": { "pointer": "/id" }, "direction": "request" });
+    set_rules(&acme, &json!({ "rules": [seals] }).to_string()).await?;
+    let stored = answer(acme.admin.get(&acme.path("/plugins/care-note/fields")).send().await?).await?;
+    assert_eq!((&stored["rules"][0]["methods"], &stored["rules"][0]["path"]), (&json!(["POST"]), &json!("/echo")));
+    let who = &acme.admin;
+    let (status, seen) = post(who, Method::POST, "/echo?to=/other").await?;
+    assert!(status == 200 && seen.contains("rfp1.") && !seen.contains("zebra"), "{seen}");
+    // Elsewhere the plugin answers with the personal data that it finds in what it sees.
+    for path in ["/ECHO", "/%65cho", "/%45CHO/", "/echo/"] {
+        let (status, found) = post(who, Method::POST, path).await?;
+        assert!(status == 200 && !found.contains("email"), "{path}: {found}");
+    }
+    assert!(post(who, Method::POST, "/other").await?.1.starts_with("email "));
+    for path in ["/echo", "//echo"] {
+        assert_eq!(post(who, Method::PUT, path).await?.0, 204, "a rule for another method is none for this");
+    }
+    assert!(acme.fetch("care-note", "/echo").await?.1.contains("zebra@wombat.example"));
+    for path in ["//echo", "/echo//", "/x%2F..%2Fecho", "/echo;v=1", "/%2565cho", "/echo%00", "/echo%20"] {
+        let (status, text) = post(who, Method::POST, path).await?;
+        assert!(status == 400 && text.contains("\"fields-path\""), "{path}: {status} {text}");
+    }
+    let other = who.call(Method::PATCH, "/acme/care-note/echo").header("x-http-method-override", "POST");
+    assert_eq!(problem(other.body("{}").send().await?).await?.1["code"], "fields-path");
+
+    // Of several rules the first seals, and an answer shows what none of them keeps from who asks.
+    allow_email(&acme).await?;
+    let everywhere =
+        json!({ "pointer": "/email", "field": "phone", "subject": { "pointer": "/id" }, "direction": "request" });
+    let opens = json!({ "path": "/echo", "pointer": "/email", "field": "email", "direction": "response" });
+    let hides = json!({ "pointer": "/email", "field": "phone", "direction": "response" });
+    set_rules(&acme, &json!({ "rules": [seals, everywhere, opens] }).to_string()).await?;
+    assert!(post(who, Method::POST, "/echo").await?.1.contains("zebra@wombat.example"));
+    let (status, found) = post(who, Method::POST, "/other").await?;
+    assert!(status == 200 && !found.contains("email"), "{found}");
+    for rules in [[&seals, &everywhere, &opens, &hides], [&seals, &everywhere, &hides, &opens]] {
+        set_rules(&acme, &json!({ "rules": rules }).to_string()).await?;
+        let (_, hidden) = post(who, Method::POST, "/echo").await?;
+        assert!(hidden.contains("rfp1.") && !hidden.contains("zebra"), "{hidden}");
+    }
+    let wrong = json!({ "rules": [{ "path": "echo", "pointer": "/a", "field": "a", "direction": "response" }] });
+    let refused = who.put(&acme.path("/plugins/care-note/fields")).json(&wrong).send().await?;
+    assert_eq!(problem(refused).await?.1["code"], "bad-field-rule");
+    Ok(())
+}
+
 #[tokio::test]
 async fn an_erased_person_opens_for_nobody_again_and_others_still_do() -> Result<()> {
     let (_place, host, operator) = started().await?;

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use ringfence_audit::{Log, codes};
 use ringfence_capabilities::FieldRules;
-use ringfence_core::fields::check_rules;
+use ringfence_core::fields::{FieldRule, check_rules};
 use ringfence_core::proof::act;
 use ringfence_store::{Op, SubjectAbout};
 use serde_json::json;
@@ -48,7 +48,10 @@ pub async fn set_rules(
     let told: Vec<_> = body
         .rules
         .iter()
-        .map(|rule| json!({ "pointer": rule.pointer, "field": rule.field, "direction": rule.direction }))
+        .map(|rule| {
+            let FieldRule { methods, path, pointer, field, direction, .. } = rule;
+            json!({ "methods": methods, "path": path, "pointer": pointer, "field": field, "direction": direction })
+        })
         .collect();
     let details = json!({ "rules": told });
     control

@@ -1,10 +1,11 @@
-//! Rules about fields of JSON bodies that hold personal data: which field, whose, in which direction. Pure.
+//! Rules about fields of JSON bodies that hold personal data: of which requests, which field, whose, in which direction. Pure.
 //!
 //! Must never decide who may see a field: that is policy's. A tenant sets the rules of a plugin; the gateway follows them.
 
 use serde::{Deserialize, Serialize};
 
 use crate::capability::is_field_name;
+use crate::field_routes::check_route;
 
 /// LIMIT: most rules of one plugin.
 pub const FIELD_RULES_COUNT_MAX: usize = 64;
@@ -17,6 +18,12 @@ const TEXT_BYTES_MAX: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FieldRule {
+    /// The methods of the requests that it is for; none stands for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<String>,
+    /// A pattern of their paths, such as `/people/*`; none stands for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// Where: a JSON pointer (RFC 6901) in which a step `*` stands for every element or member.
     pub pointer: String,
     /// The field's name, as in grants and policies.
@@ -82,9 +89,14 @@ pub fn check_rules(rules: &[FieldRule]) -> Result<(), String> {
         if !is_field_name(&rule.field) {
             return Err(wrong("a field is named by small letters, digits, `-` and `_`, a letter first".to_owned()));
         }
-        let same = |other: &&FieldRule| other.pointer == rule.pointer && other.direction == rule.direction;
-        if rules.iter().take(index).any(|other| same(&other)) {
-            return Err(wrong("an earlier rule is about the same pointer and direction".to_owned()));
+        check_route(rule).map_err(wrong)?;
+        let is_same = |other: &FieldRule| {
+            other.pointer == rule.pointer && other.direction == rule.direction && other.route() == rule.route()
+        };
+        if rules.iter().take(index).any(is_same) {
+            return Err(wrong(
+                "an earlier rule is about the same pointer and direction of the same requests".to_owned(),
+            ));
         }
         match &rule.subject {
             None if rule.direction == Direction::Request => {
@@ -135,9 +147,11 @@ fn step(text: &str) -> Result<Step, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::field_routes::RequestLine;
 
     fn rule(pointer: &str, field: &str, subject: Option<FieldSubject>, direction: Direction) -> FieldRule {
-        FieldRule { pointer: pointer.into(), field: field.into(), subject, direction, otherwise: Otherwise::Sealed }
+        let (methods, path, otherwise) = (Vec::new(), None, Otherwise::Sealed);
+        FieldRule { methods, path, pointer: pointer.into(), field: field.into(), subject, direction, otherwise }
     }
 
     #[test]
@@ -152,6 +166,10 @@ mod tests {
     fn rules_that_could_not_be_followed_are_refused() {
         let by = |pointer: &str| Some(FieldSubject::Pointer(pointer.into()));
         let good = rule("/people/*/email", "email", by("/people/*/id"), Direction::Request);
+        let of = |methods: &[&str], path: &str| {
+            let methods = methods.iter().map(|&method| method.to_owned()).collect();
+            FieldRule { methods, path: Some(path.into()), ..good.clone() }
+        };
         assert_eq!(check_rules(std::slice::from_ref(&good)), Ok(()));
         assert_eq!(check_rules(&[rule("/email", "email", None, Direction::Response)]), Ok(()));
         for bad in [
@@ -160,9 +178,37 @@ mod tests {
             vec![rule("/email", "email", by("/people/*/id"), Direction::Request)],
             vec![rule("/email", "email", Some(FieldSubject::Constant(String::new())), Direction::Request)],
             vec![good.clone(), good.clone()],
-            vec![good; 65],
+            vec![good.clone(), FieldRule { path: Some("/*".into()), ..good.clone() }],
+            vec![of(&["PUT", "POST"], "/a"), of(&["POST", "PUT"], "/A")],
+            vec![of(&["post"], "/a")],
+            vec![of(&[], "a")],
+            vec![good.clone(); 65],
         ] {
             assert!(check_rules(&bad).is_err(), "{bad:?}");
         }
+        assert_eq!(check_rules(&[good.clone(), of(&[], "/a"), of(&["PUT"], "/a"), of(&["PUT"], "/a/*")]), Ok(()));
+    }
+
+    #[test]
+    fn the_example_of_the_reference_can_be_set() {
+        let text = include_str!("../../../docs/reference/field-rules.md");
+        let example = text.split("```json").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let body: serde_json::Value = serde_json::from_str(example).unwrap();
+        let rules: Vec<FieldRule> = serde_json::from_value(body["rules"].clone()).unwrap();
+        assert_eq!(check_rules(&rules), Ok(()));
+        assert!(rules.iter().any(FieldRule::has_route));
+    }
+
+    #[test]
+    fn a_rule_that_was_stored_before_there_were_routes_is_for_all_requests_and_stored_as_it_was() {
+        let stored = r#"{"pointer":"/email","field":"email","subject":{"pointer":"/id"},"direction":"request","otherwise":"sealed"}"#;
+        let read: FieldRule = serde_json::from_str(stored).unwrap();
+        assert!(!read.has_route());
+        assert_eq!(serde_json::to_string(&read).unwrap(), stored);
+        for path in ["/", "/any/path", "//", "/%zz"] {
+            assert_eq!(read.is_for(&RequestLine::read("BREW", path, |_| true)), Ok(true), "{path}");
+        }
+        let with = r#"{"methods":["PUT"],"path":"/a","pointer":"/email","field":"email","direction":"response","otherwise":"mask"}"#;
+        assert_eq!(serde_json::to_string(&serde_json::from_str::<FieldRule>(with).unwrap()).unwrap(), with);
     }
 }

@@ -10,6 +10,7 @@ pub mod budget;
 pub mod calls;
 pub mod capability;
 pub mod device;
+pub mod field_routes;
 pub mod fields;
 pub mod host_call;
 pub mod ids;

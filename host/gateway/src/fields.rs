@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, Limited};
 use ringfence_audit::application::{ApplicationError, ApplicationEvent, PLUGIN_EVENT_BYTES_MAX};
 use ringfence_audit::{Log, codes};
 use ringfence_capabilities::{EventRefused, Opening, PluginEvent, Tried, Verdict, Witness};
+use ringfence_core::field_routes::RequestLine;
 use ringfence_core::fields::{Direction, FieldRule, FieldSubject, Otherwise, Step, steps};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, Resource, Usage, limits};
@@ -40,10 +41,36 @@ const MASK: &str = "\"***\"";
 /// LIMIT: how long a refused answer's guest is waited for, to know what it spent.
 const ENDING: Duration = Duration::from_millis(1_000);
 
-/// The rules of one plugin.
+/// The rules of one plugin, or those of them that are for one request.
 pub(crate) type Rules = Arc<[FieldRule]>;
 
 type Change = (std::ops::Range<usize>, String);
+
+/// The rules that are for a request and its answer, read as its guest will get it.
+pub(crate) fn rules_for(rules: Rules, request: &Request<Body>) -> Result<Rules, Refusal> {
+    if !rules.iter().any(FieldRule::has_route) {
+        return Ok(rules);
+    }
+    let has_header = |name: &str| request.headers().contains_key(name);
+    let line = RequestLine::read(request.method().as_str(), request.uri().path(), has_header);
+    let mut fitting = Vec::new();
+    for rule in rules.iter() {
+        // SECURITY: one that may or may not be for it is no reason to go on without it, nor to seal a field under another's name.
+        if rule.is_for(&line).map_err(|_| Refusal::FieldsPath)? {
+            fitting.push(rule.clone());
+        }
+    }
+    Ok(fitting.into())
+}
+
+/// A value of an answer that rules name.
+struct Named<'a> {
+    place: std::ops::Range<usize>,
+    /// Whose it is, as the first rule says.
+    subject: Option<String>,
+    /// In their order.
+    rules: Vec<&'a FieldRule>,
+}
 
 /// Whose fields, and for whom.
 struct Sight<'a> {
@@ -95,12 +122,13 @@ impl Gateway {
         if walk_bytes(rules, Direction::Request, text) > WALK_BYTES_MAX {
             return Err(Refusal::BodyTooLarge);
         }
-        let mut changes: Vec<Change> = Vec::new();
+        let (mut changes, mut done) = (Vec::<Change>::new(), BTreeSet::new());
         let now = self.parts.clock.now();
         for rule in rules.iter().filter(|rule| rule.direction == Direction::Request) {
             let whose = Whose::of(text, rule)?.ok_or(unreadable(splice::NotJson))?;
             for hit in splice::find(text, &pointer(&rule.pointer)?).map_err(unreadable)? {
-                if changes.iter().any(|(place, _)| *place == hit.place) {
+                // The first rule that names a value seals it, or finds it sealed.
+                if !done.insert(hit.place.start) {
                     continue;
                 }
                 if changes.len() >= FIELDS_COUNT_MAX {
@@ -186,18 +214,10 @@ impl Gateway {
             whose: BTreeSet::new(),
         };
         let mut changes: Vec<Change> = Vec::new();
-        for rule in rules.iter().filter(|rule| rule.direction == Direction::Response) {
-            let whose = Whose::of(text, rule)?.ok_or(Refusal::FieldsAnswer)?;
-            for hit in splice::find(text, &pointer(&rule.pointer)?).map_err(|_| Refusal::FieldsAnswer)? {
-                if changes.len() >= FIELDS_COUNT_MAX {
-                    return Err(Refusal::FieldsAnswer);
-                }
-                if !changes.iter().any(|(place, _)| *place == hit.place) {
-                    let raw = text.get(hit.place.clone()).unwrap_or_default();
-                    let shown = sight.shown(rule, whose.subject(&hit.stars), raw).await?;
-                    changes.push((hit.place, shown));
-                }
-            }
+        for value in named(text, rules)? {
+            let raw = text.get(value.place.clone()).unwrap_or_default();
+            let shown = sight.shown(&value, raw).await?;
+            changes.push((value.place, shown));
         }
         sight.swear().await?;
         let body = splice::replace(text, changes).map_err(|_| Refusal::FieldsAnswer)?;
@@ -213,9 +233,12 @@ impl Gateway {
 }
 
 impl Sight<'_> {
-    /// What the caller sees where this value stands.
-    async fn shown(&mut self, rule: &FieldRule, subject: Option<&str>, raw: &str) -> Result<String, Refusal> {
-        let may = self.may_open(&rule.field);
+    /// What the caller sees where this value stands: what the first rule says. Where one of several is for some requests only,
+    /// each must leave it to him.
+    async fn shown(&mut self, value: &Named<'_>, raw: &str) -> Result<String, Refusal> {
+        let (rule, others) = value.rules.split_first().ok_or(Refusal::Host)?;
+        let all_count = value.rules.iter().any(|rule| rule.has_route());
+        let may = self.may_open(&rule.field) && (!all_count || others.iter().all(|other| self.may_open(&other.field)));
         let sealed = splice::as_string(raw).filter(|value| value.starts_with(SEALED_PREFIX));
         let Some(sealed) = sealed else {
             return Ok(if may || raw == "null" { raw.to_owned() } else { MASK.to_owned() });
@@ -227,7 +250,7 @@ impl Sight<'_> {
         if !may {
             return Ok(hidden);
         }
-        match self.subjects.open(&rule.field, subject, &sealed).await {
+        match self.subjects.open(&rule.field, value.subject.as_deref(), &sealed).await {
             Ok((whose, value)) => {
                 let value = std::str::from_utf8(&value).ok().and_then(|value| serde_json::to_string(value).ok());
                 let Some(value) = value else { return Ok(hidden) };
@@ -274,6 +297,24 @@ impl Sight<'_> {
         let log = Log::Tenant(self.route.store.clone());
         self.gateway.parts.audit.record(&log, event).await.map(|_| ()).map_err(|_| Refusal::AuditUnavailable)
     }
+}
+
+/// The values of an answer that rules name, each once.
+fn named<'a>(text: &str, rules: &'a Rules) -> Result<Vec<Named<'a>>, Refusal> {
+    let mut found: BTreeMap<usize, Named<'a>> = BTreeMap::new();
+    for rule in rules.iter().filter(|rule| rule.direction == Direction::Response) {
+        let whose = Whose::of(text, rule)?.ok_or(Refusal::FieldsAnswer)?;
+        for hit in splice::find(text, &pointer(&rule.pointer)?).map_err(|_| Refusal::FieldsAnswer)? {
+            let subject = whose.subject(&hit.stars).map(str::to_owned);
+            let start = hit.place.start;
+            let value = found.entry(start).or_insert_with(|| Named { place: hit.place, subject, rules: Vec::new() });
+            value.rules.push(rule);
+            if found.len() > FIELDS_COUNT_MAX {
+                return Err(Refusal::FieldsAnswer);
+            }
+        }
+    }
+    Ok(found.into_values().collect())
 }
 
 /// Puts a guest's openings on its tenant's audit log.
@@ -462,19 +503,57 @@ mod tests {
         assert_eq!(head.get("content-length").unwrap(), "1234");
     }
 
+    fn rule(path: Option<&str>, pointer: &str, field: &str, direction: Direction) -> FieldRule {
+        FieldRule {
+            methods: Vec::new(),
+            path: path.map(str::to_owned),
+            pointer: pointer.into(),
+            field: field.into(),
+            subject: Some(FieldSubject::Pointer(pointer.replace(field, "id"))),
+            direction,
+            otherwise: Otherwise::Sealed,
+        }
+    }
+
     #[test]
     fn a_subject_is_found_beside_its_field() {
         let text = r#"{"people":[{"id":7,"email":"a"},{"id":"bob","email":"b"},{"email":"c"},{"id":{}}]}"#;
-        let rule = FieldRule {
-            pointer: "/people/*/email".into(),
-            field: "email".into(),
-            subject: Some(FieldSubject::Pointer("/people/*/id".into())),
-            direction: Direction::Request,
-            otherwise: Otherwise::Sealed,
-        };
+        let rule = rule(None, "/people/*/email", "email", Direction::Request);
         let whose = Whose::of(text, &rule).unwrap().unwrap();
         let of = |index: &str| whose.subject(&[index.to_owned()]);
         assert_eq!((of("0"), of("1")), (Some("7"), Some("bob")));
         assert_eq!((of("2"), of("3"), of("4")), (None, None, None));
+    }
+
+    #[test]
+    fn rules_are_for_the_path_that_the_guest_gets_and_its_query_says_nothing() {
+        let below = rule(Some("/people/*"), "/email", "email", Direction::Request);
+        let all: Rules = [below, rule(None, "/phone", "phone", Direction::Response)].into();
+        let fields = |uri: &str| {
+            let mut request = Request::new(ringfence_engine::full(""));
+            *request.uri_mut() = uri.parse().unwrap();
+            let rules = rules_for(Rules::clone(&all), &request).ok()?;
+            Some(rules.iter().map(|rule| rule.field.clone()).collect::<Vec<_>>().join(" "))
+        };
+        for uri in ["/people/7", "http://h/%70eople/7?to=/other", "/PEOPLE/?a=%2F&b=//&c=/../"] {
+            assert_eq!(fields(uri).as_deref(), Some("email phone"), "{uri}");
+        }
+        for uri in ["/", "http://h", "/other?/people/7"] {
+            assert_eq!(fields(uri).as_deref(), Some("phone"), "{uri}");
+        }
+        for uri in ["//people/7", "/people%2F7", "/people;v=1", "/x/../people", "/people/%2e%2e/x"] {
+            assert_eq!(fields(uri), None, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_an_answer_is_under_all_rules_that_name_it_in_their_order() {
+        let of = |path, pointer, field| rule(path, pointer, field, Direction::Response);
+        let rules: Rules = [of(Some("/a"), "/email", "email"), of(None, "/*", "any")].into();
+        let named = named(r#"{"id":"7","email":"x"}"#, &rules).unwrap();
+        let fields: Vec<Vec<&str>> =
+            named.iter().map(|value| value.rules.iter().map(|rule| rule.field.as_str()).collect()).collect();
+        assert_eq!(fields, [vec!["any"], vec!["email", "any"]]);
+        assert_eq!(named[1].subject.as_deref(), Some("7"));
     }
 }

@@ -26,6 +26,7 @@ use ringfence_store::StoreError;
 use tokio::sync::Semaphore;
 
 use crate::cut::cut_with;
+use crate::fields::rules_for;
 use crate::listen::Peer;
 use crate::pace::{Pace, Source};
 use crate::record::Seen;
@@ -209,7 +210,7 @@ impl Gateway {
         parts.standing.admit_version(&route.tenant, &version.digest, now)?;
         seen.version = Some(version.clone());
         let guest_request = for_guest(request, host.as_deref(), &route.rest, &seen.body).await?;
-        let rules = self.field_rules(&route).await?;
+        let rules = rules_for(self.field_rules(&route).await?, &guest_request)?;
         let guest_request = self.seal_fields(seen, &route, &rules, guest_request).await?;
         let mut slot = self.slot(&route, &ledger, version.budget, within).await?;
         slot.taken_by(&seen.invocation);
@@ -379,6 +380,7 @@ fn source(seen: &Seen, refusal: &Refusal) -> Option<Source> {
         | Refusal::BodyTooLarge
         | Refusal::BodyTimeout
         | Refusal::FieldsNotJson
+        | Refusal::FieldsPath
         | Refusal::KeyDisabled
         | Refusal::KeyRefused
         | Refusal::Held(_)

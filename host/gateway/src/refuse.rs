@@ -38,6 +38,8 @@ pub enum Refusal {
     BodyTooLarge,
     /// The body did not arrive in time.
     BodyTimeout,
+    /// A rule about fields is for some methods or paths, and those of the request can be read in two ways.
+    FieldsPath,
     /// A rule is about fields of the body, and the body is not JSON.
     FieldsNotJson,
     /// A field could not be sealed, so the guest does not see it.
@@ -119,6 +121,7 @@ impl Refusal {
             Self::Denied(_) | Self::OutOfScope(_) => (StatusCode::FORBIDDEN, "denied"),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body-timeout"),
+            Self::FieldsPath => (StatusCode::BAD_REQUEST, "fields-path"),
             Self::FieldsNotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "fields-not-json"),
             Self::FieldsNotSealed => (StatusCode::INSUFFICIENT_STORAGE, "fields-not-sealed"),
             Self::FieldsAnswer => (StatusCode::BAD_GATEWAY, "fields-answer"),
@@ -156,6 +159,9 @@ impl Refusal {
             Self::OutOfScope(_) => "the key of this session has a scope, and this call is outside it",
             Self::BodyTooLarge => "the body is over the limit",
             Self::BodyTimeout => "the body did not arrive in time",
+            Self::FieldsPath => {
+                "fields are under protection at some paths or methods here, and those of this request can be read in two ways"
+            }
             Self::FieldsNotJson => "fields of this body are under protection, so it must be plain JSON",
             Self::FieldsNotSealed => "a field under protection could not be sealed, so the plugin was not called",
             Self::FieldsAnswer => {
@@ -274,7 +280,11 @@ impl Refusal {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(NONCE_SECONDS));
             }
             // What is left of a refused body is not read, so the connection cannot be used again.
-            Self::BodyTooLarge | Self::BodyTimeout | Self::BadRequest(_) | Self::Run(RunError::SlowClient) => {
+            Self::BodyTooLarge
+            | Self::BodyTimeout
+            | Self::BadRequest(_)
+            | Self::FieldsPath
+            | Self::Run(RunError::SlowClient) => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             _ => {}

@@ -184,16 +184,19 @@ impl Shelf<'_> {
 
     /// Removes what lies under the numbers of containers that are gone, those of a removal that was cut short too.
     async fn remove_gone(&self, alive: &impl Fn() -> Alive) -> Result<(), BlobError> {
-        let gone = self.store.scan(&self.key("gone"), None, RESUMED_COUNT_MAX).await?;
-        for number in gone.records.iter().filter_map(|(key, _)| key.last_number()) {
-            loop {
-                let page = self.list(number, None, REMOVE_COUNT).await?;
-                let names: Vec<String> =
-                    page.records.iter().filter_map(|(key, _)| key.last_name().map(str::to_owned)).collect();
-                if names.is_empty() {
-                    break;
+        let (gone, _) = self.store.scan_names(&self.key("gone"), None, RESUMED_COUNT_MAX).await?;
+        for number in gone.iter().filter_map(Key::last_number) {
+            // The names alone: what does not open any more has to go too. Of both, since a record that rotted may have been taken
+            // out from beside its bytes.
+            for area in ["object", "content"] {
+                loop {
+                    let (keys, _) = self.store.scan_names(&self.key(area).number(number), None, REMOVE_COUNT).await?;
+                    let names: Vec<String> = keys.iter().filter_map(|key| key.last_name().map(str::to_owned)).collect();
+                    if names.is_empty() {
+                        break;
+                    }
+                    self.remove(number, &names, alive).await?;
                 }
-                self.remove(number, &names, alive).await?;
             }
             self.store.delete(&self.key("gone").number(number)).await?;
         }

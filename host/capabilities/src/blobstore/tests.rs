@@ -270,6 +270,19 @@ async fn a_container_is_cleared_and_deleted_with_all_it_holds_and_none_of_it_com
 }
 
 #[tokio::test]
+async fn bytes_whose_record_was_taken_out_go_with_their_container() {
+    let rig = Rig::new(ALL).await;
+    let mut guest = rig.guest(Budget::CEILING);
+    for name in ["a", "b"] {
+        write(&mut guest, "photos", name, &content(90_000)).await.unwrap();
+    }
+    let number = guest.bound.shelf().container(&"photos".parse().unwrap()).await.unwrap().record.number;
+    rig.store.delete(&Key::new(["blob", "visits", "object"]).number(number).push("a")).await.unwrap();
+    Blobstore::delete_container(&mut guest.view(), "photos".into()).await.unwrap().unwrap();
+    assert_eq!(held(&rig), 0);
+}
+
+#[tokio::test]
 async fn a_write_does_not_survive_the_clearing_of_its_container() {
     let rig = Rig::new(ALL).await;
     let mut guest = rig.guest(Budget::CEILING);

@@ -1,7 +1,8 @@
 //! The streams of a file: reading from a place on, and writing from a place on or at the end.
 //!
 //! What was written is durable when the stream is ready again: a program that checks its writes learns of a full disk or a
-//! used-up quota there. Must never have more than one piece on its way, and asks for the grant and policy at every call.
+//! used-up quota there. Must never have more than one piece on its way, nor one that nothing counts, also where the guest let
+//! go of the stream; and asks for the grant and policy at every call.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -32,8 +33,8 @@ pub(crate) struct Counted {
     leave: (Leave, HostAct),
     meter: Arc<Meter>,
     ledger: Arc<Ledger>,
-    /// Counted with the guest's memory while the stream lives.
-    _held: Held,
+    /// Counted with the guest's memory while the stream lives, and until its last piece is read or written.
+    held: Arc<Held>,
 }
 
 /// Reads a file from a place on.
@@ -78,8 +79,8 @@ impl Counted {
         meter: Arc<Meter>,
         ledger: Arc<Ledger>,
     ) -> wasmtime::Result<Self> {
-        let held = meter.hold(STREAM_BYTES)?;
-        Ok(Self { grants, leave, meter, ledger, _held: held })
+        let held = Arc::new(meter.hold(STREAM_BYTES)?);
+        Ok(Self { grants, leave, meter, ledger, held })
     }
 
     fn enter(&self) -> StreamResult<()> {
@@ -110,8 +111,11 @@ impl Reader {
             return Poll::Ready(());
         }
         if matches!(self.state, Reading::Idle) {
-            let (tree, node, at) = (self.tree.clone(), self.node, self.at);
-            self.state = Reading::Busy(tokio::spawn(async move { tree.read(node, at, PIECE_BYTES).await }));
+            let (tree, node, at, held) = (self.tree.clone(), self.node, self.at, Arc::clone(&self.counted.held));
+            self.state = Reading::Busy(tokio::spawn(async move {
+                let _held = held;
+                tree.read(node, at, PIECE_BYTES).await
+            }));
         }
         if let Reading::Busy(task) = &mut self.state {
             let read = std::task::ready!(Pin::new(task).poll(cx)).unwrap_or(Err(Refused::Broken));
@@ -187,8 +191,11 @@ impl OutputStream for Writer {
             return Err(StreamError::trap("a write came before it was allowed"));
         }
         if !bytes.is_empty() {
-            let (tree, node, at) = (self.tree.clone(), self.node, self.at);
-            self.state = Writing::Busy(tokio::spawn(async move { tree.write(node, at, &bytes).await }));
+            let (tree, node, at, held) = (self.tree.clone(), self.node, self.at, Arc::clone(&self.counted.held));
+            self.state = Writing::Busy(tokio::spawn(async move {
+                let _held = held;
+                tree.write(node, at, &bytes).await
+            }));
         }
         Ok(())
     }

@@ -1,10 +1,14 @@
 //! The directory as a guest uses it: against a plain model, by hostile paths, under quota, by several at once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use ringfence_core::Budget;
-use ringfence_store::Key;
+use ringfence_engine::Meter;
+use ringfence_store::{DiskOptions, Key, Store};
 
 use super::tree::{Create, ROOT, Refused, TRANSFER_BYTES_MAX};
 use super::*;
@@ -273,6 +277,68 @@ async fn a_file_without_a_name_is_gone_for_those_too_who_have_it_open() {
     tree.remove_file(ROOT, "a").await.unwrap();
     assert_eq!(tree.read(node, 0, 9).await, Err(Refused::NoEntry));
     assert_eq!(tree.write(node, None, b"y").await, Err(Refused::NoEntry));
+}
+
+#[tokio::test]
+async fn a_piece_that_does_not_open_any_more_goes_with_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = DiskOptions { cache_bytes: 4 << 20, free_bytes_min: 1 << 20, ..DiskOptions::RECOMMENDED };
+    let rig = Rig::over(Store::open(&dir.path().join("data"), options).unwrap(), GRANTED).await;
+    let tree = rig.guest(Budget::CEILING).bound.tree();
+    write(&tree, "a", b"x").await.unwrap();
+    let (node, _) = tree.open(ROOT, "a", Create::Never).await.unwrap();
+    // Longer than pieces are, so that it lies where it can be damaged.
+    let piece = Key::new(["file", "visits", "piece"]).number(node).number(7);
+    rig.store.put(&piece, vec![7; 100_000]).await.unwrap();
+    let values = dir.path().join("data/blobs").join(rig.store.uid()).join("values");
+    for entry in std::fs::read_dir(values).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[5_000] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    }
+    assert!(rig.store.get(&piece).await.is_err());
+    tree.remove_file(ROOT, "a").await.unwrap();
+    for area in ["piece", "gone"] {
+        let (left, _) = rig.store.scan_names(&Key::new(["file", "visits", area]), None, 9).await.unwrap();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+/// Waits until nothing of the guest's memory is held beyond what was: what is held is held with its meter.
+async fn let_go(meter: &Arc<Meter>, before: usize) {
+    let waiting = async {
+        while Arc::strong_count(meter) > before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_that_was_dropped_is_counted_until_nothing_of_it_is_on_its_way_any_more() {
+    let rig = Rig::new(GRANTED).await;
+    let mut guest = rig.guest(Budget::CEILING);
+    let root = root(&mut guest).await.unwrap();
+    let file = open(&mut guest, &root, "a", OpenFlags::CREATE).await.unwrap();
+    let handle = || Resource::new_borrow(file.rep());
+    let meter = Arc::clone(&guest.bound.meter);
+    let before = Arc::strong_count(&meter);
+    // The test's one thread begins with neither piece before it waits for something.
+    let stream = HostDescriptor::read_via_stream(&mut guest.view(), handle(), 0).await.unwrap().unwrap();
+    let mut stream = guest.table.delete(stream).unwrap();
+    assert!(stream.read(9).unwrap().is_empty());
+    drop(stream);
+    assert_eq!(Arc::strong_count(&meter), before + 1, "its piece is still to be read");
+    let_go(&meter, before).await;
+    let stream = HostDescriptor::write_via_stream(&mut guest.view(), handle(), 0).await.unwrap().unwrap();
+    let mut stream = guest.table.delete(stream).unwrap();
+    stream.write(Bytes::from_static(b"x")).unwrap();
+    drop(stream);
+    assert_eq!(Arc::strong_count(&meter), before + 1, "its piece is still to be written");
+    let_go(&meter, before).await;
+    let read = HostDescriptor::read(&mut guest.view(), handle(), 9, 0).await.unwrap();
+    assert_eq!(read, Ok((b"x".to_vec(), false)));
 }
 
 async fn root(guest: &mut TestGuest) -> Option<Resource<Descriptor>> {

@@ -593,17 +593,16 @@ impl Tree {
     /// Removes the pieces of files without a name, those of a removal that was cut short too.
     async fn remove_gone(&self) -> Answer<()> {
         let gone = Key::new(["file", self.plugin.as_str(), "gone"]);
-        let page = self.store.scan(&gone, None, RESUMED_COUNT_MAX).await?;
-        for node in page.records.iter().filter_map(|(key, _)| key.last_number()) {
+        let (nodes, _) = self.store.scan_names(&gone, None, RESUMED_COUNT_MAX).await?;
+        for node in nodes.iter().filter_map(Key::last_number) {
             loop {
-                // A page of pieces is at most 16 MiB; only their names count here.
-                let pieces =
-                    self.store.scan(&self.key("piece", node), None, usize::try_from(REMOVE_COUNT).unwrap_or(1)).await?;
-                if pieces.records.is_empty() {
+                // The names alone: a piece that does not open any more has to go too, and must not keep others from going.
+                let count = usize::try_from(REMOVE_COUNT).unwrap_or(1);
+                let (pieces, _) = self.store.scan_names(&self.key("piece", node), None, count).await?;
+                if pieces.is_empty() {
                     break;
                 }
-                let ops = pieces.records.into_iter().map(|(key, _)| Op::delete(key)).collect();
-                self.store.batch(ops, Vec::new()).await?;
+                self.store.batch(pieces.into_iter().map(Op::delete).collect(), Vec::new()).await?;
             }
             self.store.delete(&gone.clone().number(node)).await?;
         }

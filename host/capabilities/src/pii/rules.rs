@@ -76,6 +76,8 @@ mod tests {
         let (rules, plugin) = (FieldRules::default(), "visits".parse().unwrap());
         assert!(rules.of(&rig.store, &plugin).await.unwrap().is_empty());
         let rule = FieldRule {
+            methods: vec!["PUT".into()],
+            path: Some("/people/*".into()),
             pointer: "/email".into(),
             field: "email".into(),
             subject: None,

@@ -64,16 +64,18 @@ pub async fn erase(cx: &mut Context<'_>, args: &SubjectArgs) -> Result<Exit, Cli
 
 fn rules_text(body: &FieldRulesBody) -> String {
     let word = |value: serde_json::Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
-    let rows: Vec<[String; 5]> = body
+    let rows: Vec<[String; 6]> = body
         .rules
         .iter()
         .map(|rule| {
             let subject = rule.subject.as_ref().map(|subject| word(serde_json::json!(subject))).unwrap_or_default();
             let (direction, otherwise) = (serde_json::json!(rule.direction), serde_json::json!(rule.otherwise));
-            [rule.pointer.clone(), rule.field.clone(), word(direction), subject, word(otherwise)]
+            let methods = if rule.methods.is_empty() { "any".to_owned() } else { rule.methods.join(",") };
+            let requests = format!("{methods} {}", rule.path.as_deref().unwrap_or("/*"));
+            [requests, rule.pointer.clone(), rule.field.clone(), word(direction), subject, word(otherwise)]
         })
         .collect();
-    table(["pointer", "field", "direction", "subject", "otherwise"], &rows)
+    table(["requests", "pointer", "field", "direction", "subject", "otherwise"], &rows)
 }
 
 fn subject_text(subject: &SubjectView) -> String {
@@ -100,6 +102,19 @@ fn in_path(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_say_which_requests_they_are_for() {
+        let body: FieldRulesBody = serde_json::from_str(
+            r#"{"rules": [{"pointer": "/a", "field": "a", "direction": "response"},
+                {"methods": ["PUT", "POST"], "path": "/b/*", "pointer": "/c", "field": "c", "direction": "response"}]}"#,
+        )
+        .unwrap();
+        let text = rules_text(&body);
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[1], ["any", "/*", "/a", "a", "response", "sealed"], "{text}");
+        assert_eq!(lines[2], ["PUT,POST", "/b/*", "/c", "c", "response", "sealed"], "{text}");
+    }
 
     #[test]
     fn a_subject_cannot_lead_out_of_its_segment() {

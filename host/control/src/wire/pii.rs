@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FieldRulesBody {
-    /// At most 64; of two that name one value, the earlier one counts.
+    /// At most 64. Of several that name one value the earliest seals it and says what others see; where one of them is for
+    /// some requests only, an answer shows it to who may see all of them.
     #[schema(value_type = Vec<FieldRuleBody>)]
     pub rules: Vec<FieldRule>,
 }
@@ -16,6 +17,10 @@ pub struct FieldRulesBody {
 /// One rule about one field.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct FieldRuleBody {
+    /// The methods of the requests that it is for, in capitals; none stands for all.
+    pub methods: Option<Vec<String>>,
+    /// A pattern of their paths; none stands for all. A segment `*` stands for any one; as the last, for whatever is below, too.
+    pub path: Option<String>,
     /// JSON pointer (RFC 6901); a step `*` stands for every element or member.
     pub pointer: String,
     /// The field's name, as in grants and policies.
