@@ -4,6 +4,7 @@
 //! with the stretch, and is kept apart from findings. Says what it did not look at.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ringfence_audit::Log;
 use ringfence_store::Op;
@@ -14,6 +15,7 @@ use crate::ThreatError;
 use crate::event::Event;
 use crate::finding::{Finding, Held, Open, Taken};
 use crate::history::History;
+use crate::intel::{Indicator, Use};
 use crate::response::Scope;
 use crate::risk::{self, Known};
 use crate::sigma::engine::Memory;
@@ -237,7 +239,9 @@ impl Threat {
                 spots.push(words);
             }
         };
-        let unmatched = indicators.iter().filter(|one| one.used != crate::intel::Use::Matched).count();
+        let now = self.inner.clock.now();
+        let is_unmatched = |one: &&Arc<Indicator>| one.used != Use::Matched || one.not_now(now).is_some();
+        let unmatched = indicators.iter().filter(is_unmatched).count();
         note(indicators.is_empty(), "no indicators are loaded, so nothing known from outside is looked for".to_owned());
         note(unmatched > 0, format!("{unmatched} indicators cannot be matched here, or are not used"));
         note(settings.canaries.is_empty(), "no names of secrets are laid out as bait".to_owned());

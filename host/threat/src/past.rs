@@ -7,7 +7,7 @@
 //! needs for what happens now.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use ringfence_audit::{Audit, Log};
@@ -143,15 +143,10 @@ impl Threat {
     /// None when nothing of these can be matched.
     fn look(&self, owner: &Scope, ids: Vec<String>) -> Option<Look> {
         let now = self.inner.clock.now();
-        // What was seen before an indicator was said to hold is what one wants to know here.
-        let early = |id: &String| {
-            let indicator = self.indicator(owner, id)?;
-            Some(Indicator { valid_from: Timestamp::MIN, ..(*indicator).clone() })
-        };
-        let early: Vec<Indicator> = ids.iter().filter_map(early).collect();
-        let own = Matcher::new(early.iter(), now);
-        let shared = early.iter().filter(|one| *owner == Scope::Host && !is_kept_back(one));
-        let shared = Matcher::new(shared, now);
+        let known: Vec<Arc<Indicator>> = ids.iter().filter_map(|id| self.indicator(owner, id)).collect();
+        let own = Matcher::new(known.iter().map(|one| &**one), now).looking_back();
+        let shared = known.iter().map(|one| &**one).filter(|one| *owner == Scope::Host && !is_kept_back(one));
+        let shared = Matcher::new(shared, now).looking_back();
         (!own.is_empty()).then(|| Look {
             owner: owner.clone(),
             ids,
