@@ -177,13 +177,15 @@ fn freshness(control: &Control, scope: &Scope) -> &'static str {
 /// An indicator as STIX, with what became of it here. What is not said is left out, as the standard wants it.
 fn stix(indicator: &Indicator, now: Timestamp) -> Value {
     let used = indicator.judge(now);
+    // As the standard wants these two: to the millisecond, also where that is none.
+    let ms = |at: Timestamp| format!("{at:.3}");
     let seen = indicator.seen_ms.map(|(first, last)| json!({ "first_seen": at(first), "last_seen": at(last) }));
     said(json!({
         "type": "indicator", "spec_version": "2.1", "id": indicator.id, "name": indicator.name,
         "indicator_types": indicator.types, "pattern": indicator.pattern, "pattern_type": "stix",
         "confidence": indicator.confidence, "valid_from": indicator.valid_from, "valid_until": indicator.valid_until,
-        "revoked": indicator.revoked, "created": indicator.created.unwrap_or(indicator.modified),
-        "modified": indicator.modified, "object_marking_refs": indicator.marking_refs,
+        "revoked": indicator.revoked, "created": ms(indicator.created.unwrap_or(indicator.modified)),
+        "modified": ms(indicator.modified), "object_marking_refs": indicator.marking_refs,
         "x_ringfence": said(json!({
             "use": used, "effective_confidence": indicator.effective_confidence(now),
             "assumed_confidence": indicator.confidence.is_none().then_some(indicator.stated()),
@@ -227,7 +229,7 @@ mod tests {
         let given = super::stix(&bundle.indicators[0], now);
         assert_eq!(
             (&given["created"], &given["object_marking_refs"]),
-            (&json!("2025-01-01T00:00:00Z"), &json!([mark]))
+            (&json!("2025-01-01T00:00:00.000Z"), &json!([mark]))
         );
         assert_eq!(given["x_ringfence"]["tlp"], "green");
         for absent in ["name", "confidence", "valid_until", "indicator_types"] {
