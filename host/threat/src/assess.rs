@@ -83,7 +83,6 @@ struct Look {
 
 impl Threat {
     /// Assesses the log of an owner from a moment on, by rules of these names, or by all that apply when there are none.
-    /// Where the stretch begins is found by halving: a clock that was stepped back moves it.
     pub async fn assess(&self, scope: &Scope, since_ms: i64, only: &[String]) -> Result<Assessment, ThreatError> {
         let log = match scope {
             Scope::Host => Log::Host,
@@ -91,7 +90,8 @@ impl Threat {
         };
         let rules_run = self.rules_run(scope, only)?;
         let to_seq = self.inner.audit.size(&log).await?;
-        let begins = self.beginning(&log, to_seq, since_ms).await?;
+        let places = self.inner.audit.places(&log, (Some(since_ms), None), to_seq).await?;
+        let begins = places.first().map_or(to_seq, |first| first.start);
         let from_seq = begins.max(to_seq.saturating_sub(ASSESSED_COUNT_MAX));
         let mut look = Look::default();
         let mut seq = from_seq;
@@ -104,7 +104,10 @@ impl Threat {
             for entry in entries {
                 let body = entry.body.unwrap_or_default();
                 let time_ms = body.get("time").and_then(Value::as_i64).unwrap_or(0);
-                self.look_at(&mut look, Event { log: scope.log().to_owned(), seq, time_ms, body }, only);
+                // Where the clock was set back, some are of an earlier time.
+                if time_ms >= since_ms {
+                    self.look_at(&mut look, Event { log: scope.log().to_owned(), seq, time_ms, body }, only);
+                }
                 seq += 1;
                 if seq.is_multiple_of(TURN_COUNT) {
                     tokio::task::yield_now().await;
@@ -188,18 +191,6 @@ impl Threat {
                 Taken::Counted => look.counted += 1,
             }
         }
-    }
-
-    /// The first entry that is not before a moment.
-    async fn beginning(&self, log: &Log, size: u64, since_ms: i64) -> Result<u64, ThreatError> {
-        let (mut low, mut high) = (0, size);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let entry = self.inner.audit.list(log, middle, 1).await?.into_iter().next();
-            let time = entry.and_then(|entry| entry.body?.get("time")?.as_i64()).unwrap_or(i64::MAX);
-            if time < since_ms { low = middle + 1 } else { high = middle }
-        }
-        Ok(low)
     }
 
     /// The names of the rules that are asked; a name that no rule has is an error, or nothing found would mean nothing.
