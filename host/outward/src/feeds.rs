@@ -271,7 +271,7 @@ impl Outward {
         // Moved, not written anew: it may be large.
         bundle.insert("objects".to_owned(), Value::Array(objects));
         let bundle = Value::Object(bundle);
-        let loaded = parts.threat.load_bundle(scope, (name, fetcher.feed.trust), &bundle).await;
+        let loaded = parts.threat.load_page(scope, (name, fetcher.feed.trust), &bundle).await;
         let outcome = match &loaded {
             Ok(_) => Outcome::Success,
             Err(error) => Outcome::Failure(ringfence_audit::envelope::cut(&error.to_string(), 200)),

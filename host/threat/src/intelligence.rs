@@ -78,6 +78,26 @@ impl Threat {
     /// Takes a bundle in. Its indicators are in force when this returns, and the owner's log was asked about them; the operators'
     /// are asked of the tenants' logs from then on.
     pub async fn load_bundle(&self, scope: &Scope, from: (&str, Trust), bundle: &Value) -> Result<Loaded, ThreatError> {
+        let (mut loaded, ids) = self.take_bundle(scope, from, bundle).await?;
+        (loaded.looked_back_count, loaded.sightings_count) = self.look_back(scope, ids).await?;
+        self.keep_sightings().await;
+        Ok(loaded)
+    }
+
+    /// As [`Threat::load_bundle`], for which nobody waits: the log is asked afterwards, page by page and in turn with others, for
+    /// a feed may bring something new as often as it likes.
+    pub async fn load_page(&self, scope: &Scope, from: (&str, Trust), bundle: &Value) -> Result<Loaded, ThreatError> {
+        let (loaded, ids) = self.take_bundle(scope, from, bundle).await?;
+        self.look_back_later(scope, ids);
+        Ok(loaded)
+    }
+
+    async fn take_bundle(
+        &self,
+        scope: &Scope,
+        from: (&str, Trust),
+        bundle: &Value,
+    ) -> Result<(Loaded, Vec<String>), ThreatError> {
         let began = self.inner.clock.monotonic();
         let now = self.inner.clock.now();
         let read = stix::read(bundle, from, now).map_err(|what| ThreatError::BadBundle { what })?;
@@ -102,9 +122,7 @@ impl Threat {
         drop(turn);
         let active = self.inner.clock.monotonic().saturating_sub(began);
         loaded.active_after_us = u64::try_from(active.as_micros()).unwrap_or(u64::MAX);
-        (loaded.looked_back_count, loaded.sightings_count) = self.look_back(scope, ids).await?;
-        self.keep_sightings().await;
-        Ok(loaded)
+        Ok((loaded, ids))
     }
 
     /// Has everything that came from a feed believed as far as this, whatever was said of it when it came. In force when this
@@ -117,6 +135,9 @@ impl Threat {
             let own = known.get(scope).into_iter().flat_map(|owned| owned.indicators.values());
             own.filter(|one| one.feed == feed && one.trust != trust).cloned().collect()
         };
+        if others.is_empty() {
+            return Ok(());
+        }
         let judge = move || others.iter().map(|before| trusted(before, trust, now)).collect::<Vec<Fresh>>();
         let fresh = tokio::task::spawn_blocking(judge).await.map_err(|_| ThreatError::Busy)?;
         let ids = self.put_in_force(scope, fresh, &[], now).await?;
@@ -264,9 +285,12 @@ impl Threat {
     /// Those that are not known in this or a later form; sightings of the form before are kept,
     /// but where the logs are asked anew, which counts them.
     fn newer(&self, scope: &Scope, read: Vec<Indicator>, now: Timestamp) -> Vec<Fresh> {
-        let known = self.known();
-        let none = BTreeMap::new();
-        let own = known.get(scope).map_or(&none, |owned| &owned.indicators);
+        // Judged outside of the lock: the reader must not wait for so many patterns.
+        let own: HashMap<String, Arc<Indicator>> = {
+            let known = self.known();
+            let own = |one: &Indicator| known.get(scope)?.indicators.get(&one.id).cloned();
+            read.iter().filter_map(own).map(|before| (before.id.clone(), before)).collect()
+        };
         let mut fresh: BTreeMap<String, Fresh> = BTreeMap::new();
         for mut indicator in read {
             let mut is_asked = false;

@@ -10,8 +10,8 @@ use axum::extract::{FromRequest, Request};
 use jiff::Timestamp;
 use ringfence_audit::codes;
 use ringfence_core::proof::act;
-use ringfence_threat::Scope;
-use ringfence_threat::intel::{Indicator, Trust, Use};
+use ringfence_threat::intel::{Indicator, Trust, Use, shape};
+use ringfence_threat::{Scope, ThreatError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -50,6 +50,7 @@ impl FromRequest<Control> for BundleBody {
 
     async fn from_request(request: Request, _control: &Control) -> Result<Self, ApiError> {
         let bytes = read_body(request, BUNDLE_BYTES_MAX).await?;
+        shape::check(&bytes).map_err(|what| ThreatError::BadBundle { what })?;
         let bundle = serde_json::from_slice(&bytes);
         bundle.map(Self).map_err(|error| ApiError::new("bad-json", format!("the body is not JSON: {error}")))
     }

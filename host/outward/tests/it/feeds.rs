@@ -196,6 +196,9 @@ async fn rubbish_is_told_and_nothing_of_it_is_kept() {
         assert!(why.contains("server"), "{body}: {why}");
         assert_eq!(count, 1);
     }
+    let many = format!("{{\"objects\":[{}0]}}", "{\"\":0},".repeat(200_000));
+    let (why, _) = fails(move |_, _| reply(200, TAXII, &many)).await;
+    assert!(why.contains("lists and objects"), "what unfolds to hundreds of times its bytes is not unfolded: {why}");
     let (why, _) = fails(|_, _| reply(500, "", "")).await;
     assert_eq!(why, "the server answers 500");
     // Objects that are no indicators, among one that is.

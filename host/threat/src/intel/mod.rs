@@ -5,6 +5,7 @@
 //! owner that loaded it. What cannot be matched is kept and told.
 
 pub mod pattern;
+pub mod shape;
 pub mod stix;
 mod trust;
 
@@ -17,7 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
-use pattern::{Comparison, Observable, Pattern};
+use pattern::{Comparison, Observable, Pattern, Seen};
 pub use trust::{CONFIDENCE_ASSUMED, CONFIDENCE_MIN, HALF_LIFE_DAYS_MAX, Trust};
 
 /// LIMIT: indicators of one owner.
@@ -314,8 +315,8 @@ impl Matcher {
         let seen = observables(event);
         let mut candidates: Vec<usize> = Vec::new();
         for one in &seen {
-            candidates.extend(self.exact.get(one).into_iter().flatten());
-            if let (Observable::Address, Ok(address)) = (one.0, one.1.parse::<IpAddr>()) {
+            candidates.extend(self.exact.get(&one.key).into_iter().flatten());
+            if let Some(address) = one.address {
                 let networks = self.lengths.iter().filter_map(|length| IpNet::new(address, *length).ok());
                 candidates.extend(networks.filter_map(|network| self.networks.get(&network.trunc())).flatten());
             }
@@ -333,28 +334,28 @@ impl Matcher {
 }
 
 /// What an event shows that an indicator could be about.
-fn observables(event: &Event) -> Vec<(Observable, String)> {
+fn observables(event: &Event) -> Vec<Seen> {
     let mut seen = Vec::new();
     if let Some(source) = event.source() {
-        seen.push((Observable::Address, source.to_canonical().to_string()));
+        seen.push(Seen::new(Observable::Address, source.to_canonical().to_string()));
     }
     if let Some(origin) = event.detail("origin").and_then(serde_json::Value::as_str) {
-        seen.push((Observable::Url, origin.to_ascii_lowercase()));
+        seen.push(Seen::new(Observable::Url, origin.to_ascii_lowercase()));
         let host = origin.split_once("://").map_or(origin, |(_, rest)| rest);
         let host = host
             .strip_prefix('[')
             .and_then(|rest| rest.split(']').next())
             .unwrap_or_else(|| host.split(':').next().unwrap_or(host));
         match host.parse::<IpAddr>() {
-            Ok(address) => seen.push((Observable::Address, address.to_canonical().to_string())),
-            Err(_) => seen.push((Observable::Domain, host.to_ascii_lowercase())),
+            Ok(address) => seen.push(Seen::new(Observable::Address, address.to_canonical().to_string())),
+            Err(_) => seen.push(Seen::new(Observable::Domain, host.to_ascii_lowercase())),
         }
     }
     if let Some(digest) = event.detail("digest").and_then(serde_json::Value::as_str) {
-        seen.push((Observable::Sha256, digest.trim_start_matches("sha256:").to_ascii_lowercase()));
+        seen.push(Seen::new(Observable::Sha256, digest.trim_start_matches("sha256:").to_ascii_lowercase()));
     }
     if let Some(actor) = event.actor() {
-        seen.push((Observable::Account, actor.to_ascii_lowercase()));
+        seen.push(Seen::new(Observable::Account, actor.to_ascii_lowercase()));
     }
     seen
 }
