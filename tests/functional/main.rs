@@ -28,6 +28,7 @@ mod keys;
 mod looking;
 mod metering;
 mod objects;
+mod opinions;
 mod outward;
 mod policies;
 mod queues;

@@ -1,8 +1,9 @@
-//! The Python guest: `tests/guests/python/hello.py` made into a component by PyPI's componentize-py, kept in
-//! `target/python`.
+//! What is made and asked with Python: the guest `tests/guests/python/hello.py`, made into a component by PyPI's componentize-py and
+//! kept in `target/python`, and the environments that packages are installed in.
 //!
-//! Must never be part of the ordinary build: it needs Python, and carries a whole interpreter (18 MB).
+//! Must never have the guest be part of the ordinary build: it carries a whole interpreter (18 MB).
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,10 +21,15 @@ pub fn is_missing(home: &Path) -> bool {
 
 /// Installs the package into a virtual environment under `home`. About 70 MB.
 pub fn install(home: &Path) -> Result<()> {
+    environment(home, &[PACKAGE.as_ref()])
+}
+
+/// Makes a virtual environment, `venv` under `home`, and has pip install there what is named.
+pub fn environment(home: &Path, named: &[&OsStr]) -> Result<()> {
     let environment = home.join("venv");
     succeed(Command::new("python3").args(["-m", "venv"]).arg(&environment))
-        .context("the Python guest needs python3 (3.10 or newer) with venv")?;
-    succeed(Command::new(environment.join("bin/pip")).args(["install", "--quiet", PACKAGE]))
+        .context("packages of PyPI need python3 (3.10 or newer) with venv")?;
+    succeed(Command::new(environment.join("bin/pip")).args(["install", "--quiet"]).args(named))
 }
 
 /// Builds the component and says where it lies. Takes about 15 s of CPU: the interpreter is started once and its memory

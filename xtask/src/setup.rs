@@ -2,9 +2,14 @@
 //!
 //! Must never let tests start without it: a test that finds its tool missing then fails, and skips nothing.
 
+use std::ffi::OsStr;
+use std::fs;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+
+use crate::python;
+use crate::run::root;
 
 /// Tells tests that the setup ran, so that what it installs has to be there.
 pub const VARIABLE: &str = "RINGFENCE_TEST_SETUP";
@@ -12,8 +17,35 @@ pub const VARIABLE: &str = "RINGFENCE_TEST_SETUP";
 /// A program that tests start, and the package that has it; both are Debian's.
 const TOOLS: [(&str, &str); 2] = [("cvc5", "cvc5"), ("softhsm2-util", "softhsm2")];
 
-/// Installs what is missing, as root through apt-get. Fails with the command to type where that cannot be done.
+/// Installs what is missing: programs of the machine, and the readers that tests ask about what we write.
 pub fn run() -> Result<()> {
+    machine()?;
+    readers()
+}
+
+/// Installs the packages of tests/opinions/requirements.txt into `target/opinions`, anew when that file changed. Some 70 MB.
+fn readers() -> Result<()> {
+    let (wanted, home) = (root()?.join("tests/opinions/requirements.txt"), root()?.join("target/opinions"));
+    let (stamp, text) = (home.join("requirements.txt"), fs::read_to_string(&wanted).context("tests/opinions")?);
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == text) {
+        return Ok(());
+    }
+    println!("== setup: pip install -r tests/opinions/requirements.txt");
+    if home.exists() {
+        fs::remove_dir_all(&home)?;
+    }
+    fs::create_dir_all(&home)?;
+    let named = [OsStr::new("-r"), wanted.as_os_str()];
+    if python::environment(&home, &named).is_err() {
+        // Debian's own python3 comes without venv.
+        install(&["python3-venv"]);
+        python::environment(&home, &named)?;
+    }
+    fs::write(stamp, text).context("target/opinions")
+}
+
+/// Installs what is missing, as root through apt-get. Fails with the command to type where that cannot be done.
+fn machine() -> Result<()> {
     let missing = missing();
     if missing.is_empty() {
         return Ok(());

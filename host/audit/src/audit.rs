@@ -21,10 +21,11 @@ use crate::envelope::hex;
 use crate::feed::{Feed, Publisher};
 use crate::note::SignedHead;
 use crate::ring::Ring;
+use crate::state::State;
 use crate::terms::Terms;
 use crate::tree::leaf_hash;
 use crate::witness::Witness;
-use crate::writer::{self, Command, Draft, Phase, QUEUE_COUNT_MAX, Shared, State, WRITE_TIME_MAX, Writer};
+use crate::writer::{self, Command, Draft, Phase, QUEUE_COUNT_MAX, Shared, WRITE_TIME_MAX, Writer};
 use crate::{AuditError, Checkpoint, Entry, Event, InvocationSummary, Log, Outcome, Receipt};
 
 /// LIMIT: most entries one call of [`Audit::list`] gives.

@@ -10,6 +10,7 @@ use ringfence_store::{Key, Op, Precondition, StoreError};
 
 use crate::envelope::Envelope;
 use crate::hold::{Agreed, Asked, SecondPerson, agree};
+use crate::state::State;
 use crate::tiles::{TILE_COUNT, Tile};
 use crate::writer::{self, StoredEntry, entry_key, unavailable};
 use crate::{Audit, AuditError, Log, codes};
@@ -80,7 +81,7 @@ impl StoredEntry {
     }
 }
 
-impl writer::State {
+impl State {
     /// Fails for a place before the first entry that is kept.
     pub(crate) fn check_kept(&self, origin: &str, seq: u64) -> Result<(), AuditError> {
         if seq >= self.first { Ok(()) } else { Err(AuditError::Deleted { log: origin.to_owned(), before: self.first }) }

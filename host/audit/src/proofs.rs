@@ -6,9 +6,10 @@
 use crate::audit::ask;
 use crate::proof::InclusionProof;
 use crate::shelf::{Reader, Shelf, untiled};
+use crate::state::State;
 use crate::tiles::{Edge, TILE_COUNT, Tile};
 use crate::tree::{Hash, consistency_spans, inclusion_spans};
-use crate::writer::{self, Command, State, TILES};
+use crate::writer::{self, Command, TILES};
 use crate::{Audit, AuditError, Log};
 
 impl Audit {

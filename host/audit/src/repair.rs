@@ -18,9 +18,11 @@ use crate::key_change::KeyChange;
 use crate::ring::FIRST_GENERATION;
 use crate::shards::Stump;
 use crate::shelf::Shelf;
+use crate::state::State;
 use crate::tiles::{Changed, TILE_COUNT, levels_of, nodes};
+use crate::times::Order;
 use crate::tree::{Frontier, Hash, leaf_hash};
-use crate::writer::{self, State, StoredEntry, TILES, entry_key, head_key, unavailable};
+use crate::writer::{self, StoredEntry, TILES, entry_key, head_key, unavailable};
 use crate::{Audit, AuditError, Event, Log, Outcome, codes};
 
 /// LIMIT: records moved in one batch.
@@ -81,6 +83,7 @@ struct Sound {
     frontier: Frontier,
     chain_head: Hash,
     time: i64,
+    order: Order,
     open: BTreeSet<u64>,
     stump: Stump,
 }
@@ -123,14 +126,14 @@ async fn mend(store: &TenantStore, origin: String, reason: String, now_ms: i64) 
             store.batch(std::mem::take(&mut ops), Vec::new()).await.map_err(failed)?;
         }
     }
-    let Sound { frontier, chain_head, time, open, stump } = sound;
+    let Sound { frontier, chain_head, time, order, open, stump } = sound;
     ops.extend(edge_ops(store, &stump));
     let (first, bodies_to) = (stump.edge.size(), stump.bodies_to);
     let (stale, announced) = stale(store, size).await.map_err(failed)?;
     ops.extend(stale);
     // A change of key whose entry is lost is said again.
     let generation = generation.unwrap_or(FIRST_GENERATION).min(announced.unwrap_or(u32::MAX));
-    let head = State { frontier, chain_head, time, open, revision: None, generation, first, bodies_to };
+    let head = State { frontier, chain_head, time, order, open, revision: None, generation, first, bodies_to };
     let stored = Op::put_json(head_key(), &head.stored()).map_err(|_| AuditError::Unrepresentable)?;
     ops.push(if size == 0 { Op::delete(head_key()) } else { stored });
     store.batch(ops, Vec::new()).await.map_err(failed)?;
@@ -140,7 +143,8 @@ async fn mend(store: &TenantStore, origin: String, reason: String, now_ms: i64) 
 /// Walks a log from its beginning as far as it holds.
 async fn sound(store: &TenantStore, stump: Stump) -> Sound {
     let frontier = Frontier::from_parts(stump.edge.size(), peaks(&stump.edge)).unwrap_or_default();
-    let mut sound = Sound { frontier, chain_head: stump.chain_head, time: i64::MIN, open: BTreeSet::new(), stump };
+    let (chain_head, order) = (stump.chain_head, Order::unknown(frontier.size()));
+    let mut sound = Sound { frontier, chain_head, time: i64::MIN, order, open: BTreeSet::new(), stump };
     loop {
         let seq = sound.frontier.size();
         let Ok(Some(record)) = store.get(&entry_key(seq)).await else { return sound };
@@ -162,6 +166,7 @@ async fn sound(store: &TenantStore, stump: Stump) -> Sound {
             sound.open.insert(seq);
         }
         sound.time = sound.time.max(envelope.time);
+        sound.order.note(seq, envelope.time);
         sound.chain_head = link(&entry.envelope);
         sound.frontier.push(leaf_hash(entry.envelope.as_bytes()));
     }

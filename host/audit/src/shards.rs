@@ -15,9 +15,10 @@ use crate::AuditError;
 use crate::beginning::{Beginning, peaks_text};
 use crate::envelope::{Envelope, genesis, hex};
 use crate::note::SignedHead;
+use crate::state::State;
 use crate::tiles::{Edge, TILE_COUNT, levels_of};
 use crate::tree::Hash;
-use crate::writer::{self, State, Writer, unavailable};
+use crate::writer::{self, Writer, unavailable};
 
 /// LIMIT: shards read of one log.
 const SHARDS_COUNT_MAX: usize = 1_000;

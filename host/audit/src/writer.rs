@@ -27,11 +27,13 @@ use crate::envelope::{Envelope, canonical_body, commitment, cut, genesis, hex, l
 use crate::feed::{Committed, Publisher};
 use crate::note::SignedHead;
 use crate::retention::Pruned;
-use crate::ring::{FIRST_GENERATION, Held, Ring};
+use crate::ring::{Held, Ring};
 use crate::shards::Stump;
 use crate::shelf::{Leaves, Shelf, ShelfError, untiled};
+use crate::state::{State, StoredHead};
 use crate::terms::Terms;
 use crate::tiles::{Edge, TILE_HEIGHT};
+use crate::times::Order;
 use crate::tree::{Frontier, Hash, leaf_hash};
 use crate::{AuditError, Event, Log, Outcome, Receipt, codes};
 
@@ -128,40 +130,6 @@ pub(crate) enum Command {
     Prune(u64, Answer<Pruned>),
     /// Whether the second place has all entries.
     Copied(Answer<Copied>),
-}
-
-/// Where a log stands.
-#[derive(Debug, Clone)]
-pub(crate) struct State {
-    pub(crate) frontier: Frontier,
-    pub(crate) chain_head: Hash,
-    pub(crate) time: i64,
-    pub(crate) open: BTreeSet<u64>,
-    /// Revision of the stored head; none before the first entry.
-    pub(crate) revision: Option<u64>,
-    /// Generation of the signing key that the log named last.
-    pub(crate) generation: u32,
-    /// The first entry that is there.
-    pub(crate) first: u64,
-    /// Entries before this place have no body any more.
-    pub(crate) bodies_to: u64,
-}
-
-/// The head as it is stored beside the entries.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct StoredHead {
-    v: u8,
-    pub(crate) size: u64,
-    chain_head: String,
-    peaks: Vec<String>,
-    time: i64,
-    open: BTreeSet<u64>,
-    #[serde(default = "first_generation")]
-    pub(crate) key: u32,
-}
-
-fn first_generation() -> u32 {
-    FIRST_GENERATION
 }
 
 /// An entry as it is stored; the store seals it.
@@ -568,6 +536,7 @@ impl Writer {
         state.chain_head = link(&envelope);
         let whole = state.frontier.push_noting(leaf, TILE_HEIGHT);
         state.time = state.time.max(now);
+        state.order.note(seq, now);
         match draft.phase {
             Phase::Single => {}
             Phase::Intent => drop(state.open.insert(seq)),
@@ -678,6 +647,7 @@ pub(crate) async fn load(store: &TenantStore, origin: &str) -> Result<State, Aud
             frontier: Frontier::new(),
             chain_head: genesis(origin),
             time: i64::MIN,
+            order: Order::unknown(0),
             open: BTreeSet::new(),
             revision: None,
             generation: 0,
@@ -758,42 +728,5 @@ pub(crate) fn host_actor() -> ringfence_core::PrincipalId {
 impl Group {
     fn new(state: State, edge: Edge) -> Self {
         Self { state, edge, ops: Vec::new(), macs: None, told: Vec::new(), copies: Vec::new() }
-    }
-}
-
-// === impl State ===
-
-impl State {
-    pub(crate) fn stored(&self) -> StoredHead {
-        StoredHead {
-            v: 1,
-            size: self.frontier.size(),
-            chain_head: hex(&self.chain_head),
-            peaks: self.frontier.peaks().iter().map(|peak| hex(peak)).collect(),
-            time: self.time,
-            open: self.open.clone(),
-            key: self.generation,
-        }
-    }
-
-    /// The head to sign.
-    pub(crate) fn head(&self, origin: &str) -> SignedHead {
-        SignedHead { origin: origin.to_owned(), size: self.frontier.size(), root: self.frontier.root() }
-    }
-
-    fn from_stored(stored: StoredHead, revision: u64) -> Option<Self> {
-        let hash =
-            |text: &str| -> Option<Hash> { data_encoding::HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok() };
-        let peaks: Option<Vec<Hash>> = stored.peaks.iter().map(|peak| hash(peak)).collect();
-        Some(Self {
-            frontier: Frontier::from_parts(stored.size, peaks?)?,
-            chain_head: hash(&stored.chain_head)?,
-            time: stored.time,
-            open: stored.open,
-            revision: Some(revision),
-            generation: stored.key,
-            first: 0,
-            bodies_to: 0,
-        })
     }
 }

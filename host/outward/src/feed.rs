@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use ringfence_core::{PrincipalId, ResourceName};
 use ringfence_keys::Secret;
 use ringfence_store::Key;
+use ringfence_threat::intel::Trust;
 use serde::{Deserialize, Serialize};
 
 use crate::OutwardError;
@@ -37,6 +38,9 @@ pub struct Feed {
     pub collection: String,
     /// How often it is asked.
     pub every_seconds: u32,
+    /// How far it is believed.
+    #[serde(default)]
+    pub trust: Trust,
     /// Who wrote it.
     pub made_by: PrincipalId,
     /// When.
@@ -89,6 +93,8 @@ pub struct WantedFeed {
     pub authorization: Option<Secret<String>>,
     /// How often it is asked; 300 when absent.
     pub every_seconds: Option<u32>,
+    /// How far it is believed.
+    pub trust: Trust,
 }
 
 impl WantedFeed {
@@ -122,7 +128,7 @@ impl WantedFeed {
             }
         }
         let (url, collection) = (self.url.trim_end_matches('/').to_owned(), collection.clone());
-        Ok(Feed { name, url, collection, every_seconds, made_by: by, made_at: now })
+        Ok(Feed { name, url, collection, every_seconds, trust: self.trust, made_by: by, made_at: now })
     }
 }
 

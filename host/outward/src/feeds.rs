@@ -58,7 +58,8 @@ impl Outward {
         own.map(|(_, fetching)| view(&fetching.fetcher, now)).collect()
     }
 
-    /// Writes a feed; asked at once, from the beginning when its place is another. The caller writes the intent and the
+    /// Writes a feed; asked at once, from the beginning when its place is another. Before that it is believed as far as was
+    /// asked, with what came of it before. The caller writes the intent and the
     /// outcome.
     pub async fn put_feed(
         &self,
@@ -228,6 +229,9 @@ impl Outward {
 
     async fn pages(&self, fetcher: &Fetcher) -> Result<(), String> {
         let parts = &self.inner.parts;
+        // Before each poll: what came while the feed was believed otherwise, or under its name from elsewhere, is believed like it.
+        let believed = parts.threat.trust_feed(&fetcher.owner, (fetcher.feed.name.as_str(), fetcher.feed.trust)).await;
+        believed.map_err(|error| told(&error.into()))?;
         let added_after = fetcher.state().added_after;
         let mut poll =
             Poll::new(&parts.reach, &fetcher.feed, fetcher.authorization.as_ref(), added_after, parts.pace.answer);
@@ -267,7 +271,7 @@ impl Outward {
         // Moved, not written anew: it may be large.
         bundle.insert("objects".to_owned(), Value::Array(objects));
         let bundle = Value::Object(bundle);
-        let loaded = parts.threat.load_bundle(scope, name, &bundle).await;
+        let loaded = parts.threat.load_page(scope, (name, fetcher.feed.trust), &bundle).await;
         let outcome = match &loaded {
             Ok(_) => Outcome::Success,
             Err(error) => Outcome::Failure(ringfence_audit::envelope::cut(&error.to_string(), 200)),

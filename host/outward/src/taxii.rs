@@ -154,6 +154,8 @@ impl<'a> Poll<'a> {
         if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(MEDIA_TYPE) {
             return Err(format!("the server does not answer with `{MEDIA_TYPE}`"));
         }
+        ringfence_threat::intel::shape::check(&answer.body)
+            .map_err(|why| format!("the server's answer is refused: {why}"))?;
         let envelope: Envelope = serde_json::from_slice(&answer.body)
             .map_err(|_| "what the server answers is no TAXII envelope".to_owned())?;
         let added_last = added(&answer.headers, "x-taxii-date-added-last")?;

@@ -4,6 +4,7 @@
 //! with the stretch, and is kept apart from findings. Says what it did not look at.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ringfence_audit::Log;
 use ringfence_store::Op;
@@ -14,6 +15,7 @@ use crate::ThreatError;
 use crate::event::Event;
 use crate::finding::{Finding, Held, Open, Taken};
 use crate::history::History;
+use crate::intel::{Indicator, Use};
 use crate::response::Scope;
 use crate::risk::{self, Known};
 use crate::sigma::engine::Memory;
@@ -81,7 +83,6 @@ struct Look {
 
 impl Threat {
     /// Assesses the log of an owner from a moment on, by rules of these names, or by all that apply when there are none.
-    /// Where the stretch begins is found by halving: a clock that was stepped back moves it.
     pub async fn assess(&self, scope: &Scope, since_ms: i64, only: &[String]) -> Result<Assessment, ThreatError> {
         let log = match scope {
             Scope::Host => Log::Host,
@@ -89,7 +90,8 @@ impl Threat {
         };
         let rules_run = self.rules_run(scope, only)?;
         let to_seq = self.inner.audit.size(&log).await?;
-        let begins = self.beginning(&log, to_seq, since_ms).await?;
+        let places = self.inner.audit.places(&log, (Some(since_ms), None), to_seq).await?;
+        let begins = places.first().map_or(to_seq, |first| first.start);
         let from_seq = begins.max(to_seq.saturating_sub(ASSESSED_COUNT_MAX));
         let mut look = Look::default();
         let mut seq = from_seq;
@@ -102,7 +104,10 @@ impl Threat {
             for entry in entries {
                 let body = entry.body.unwrap_or_default();
                 let time_ms = body.get("time").and_then(Value::as_i64).unwrap_or(0);
-                self.look_at(&mut look, Event { log: scope.log().to_owned(), seq, time_ms, body }, only);
+                // Where the clock was set back, some are of an earlier time.
+                if time_ms >= since_ms {
+                    self.look_at(&mut look, Event { log: scope.log().to_owned(), seq, time_ms, body }, only);
+                }
                 seq += 1;
                 if seq.is_multiple_of(TURN_COUNT) {
                     tokio::task::yield_now().await;
@@ -188,18 +193,6 @@ impl Threat {
         }
     }
 
-    /// The first entry that is not before a moment.
-    async fn beginning(&self, log: &Log, size: u64, since_ms: i64) -> Result<u64, ThreatError> {
-        let (mut low, mut high) = (0, size);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let entry = self.inner.audit.list(log, middle, 1).await?.into_iter().next();
-            let time = entry.and_then(|entry| entry.body?.get("time")?.as_i64()).unwrap_or(i64::MAX);
-            if time < since_ms { low = middle + 1 } else { high = middle }
-        }
-        Ok(low)
-    }
-
     /// The names of the rules that are asked; a name that no rule has is an error, or nothing found would mean nothing.
     fn rules_run(&self, scope: &Scope, only: &[String]) -> Result<Vec<String>, ThreatError> {
         let mut names: Vec<String> = self.rules(scope).into_iter().map(|text| text.name).collect();
@@ -237,7 +230,9 @@ impl Threat {
                 spots.push(words);
             }
         };
-        let unmatched = indicators.iter().filter(|one| one.used != crate::intel::Use::Matched).count();
+        let now = self.inner.clock.now();
+        let is_unmatched = |one: &&Arc<Indicator>| one.used != Use::Matched || one.not_now(now).is_some();
+        let unmatched = indicators.iter().filter(is_unmatched).count();
         note(indicators.is_empty(), "no indicators are loaded, so nothing known from outside is looked for".to_owned());
         note(unmatched > 0, format!("{unmatched} indicators cannot be matched here, or are not used"));
         note(settings.canaries.is_empty(), "no names of secrets are laid out as bait".to_owned());

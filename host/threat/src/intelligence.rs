@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::event::Event;
 use crate::finding::Held;
-use crate::intel::{COMPARISONS_COUNT_MAX, INDICATORS_COUNT_MAX, Indicator, Matcher, TEXT_BYTES_MAX, Use, stix};
+use crate::intel::{COMPARISONS_COUNT_MAX, INDICATORS_COUNT_MAX, Indicator, Matcher, TEXT_BYTES_MAX, Trust, Use, stix};
 use crate::response::Scope;
 use crate::sigma::Level;
 use crate::threat::{Threat, all};
@@ -77,10 +77,30 @@ pub struct Loaded {
 impl Threat {
     /// Takes a bundle in. Its indicators are in force when this returns, and the owner's log was asked about them; the operators'
     /// are asked of the tenants' logs from then on.
-    pub async fn load_bundle(&self, scope: &Scope, feed: &str, bundle: &Value) -> Result<Loaded, ThreatError> {
+    pub async fn load_bundle(&self, scope: &Scope, from: (&str, Trust), bundle: &Value) -> Result<Loaded, ThreatError> {
+        let (mut loaded, ids) = self.take_bundle(scope, from, bundle).await?;
+        (loaded.looked_back_count, loaded.sightings_count) = self.look_back(scope, ids).await?;
+        self.keep_sightings().await;
+        Ok(loaded)
+    }
+
+    /// As [`Threat::load_bundle`], for which nobody waits: the log is asked afterwards, page by page and in turn with others, for
+    /// a feed may bring something new as often as it likes.
+    pub async fn load_page(&self, scope: &Scope, from: (&str, Trust), bundle: &Value) -> Result<Loaded, ThreatError> {
+        let (loaded, ids) = self.take_bundle(scope, from, bundle).await?;
+        self.look_back_later(scope, ids);
+        Ok(loaded)
+    }
+
+    async fn take_bundle(
+        &self,
+        scope: &Scope,
+        from: (&str, Trust),
+        bundle: &Value,
+    ) -> Result<(Loaded, Vec<String>), ThreatError> {
         let began = self.inner.clock.monotonic();
         let now = self.inner.clock.now();
-        let read = stix::read(bundle, feed, now).map_err(|what| ThreatError::BadBundle { what })?;
+        let read = stix::read(bundle, from, now).map_err(|what| ThreatError::BadBundle { what })?;
         let mut loaded = Loaded {
             others_count: read.others_count,
             refused: read.refused,
@@ -89,7 +109,8 @@ impl Threat {
         };
         // One form of an indicator after another, on the disk too.
         let turn = self.inner.loading.of(scope.clone()).await;
-        let fresh = self.newer(scope, read.indicators, now)?;
+        let fresh = self.newer(scope, read.indicators, now);
+        let gone = self.giving_way(scope, &fresh, now)?;
         for one in &fresh {
             match &one.indicator.used {
                 Use::Matched => loaded.matched_count += 1,
@@ -97,25 +118,31 @@ impl Threat {
                 Use::NotUsed(_) => loaded.not_used_count += 1,
             }
         }
-        let mut ids = Vec::new();
-        if !fresh.is_empty() {
-            let ready = self.make_ready(scope, &fresh, now).await?;
-            // What is kept from before there was a limit may be too many, and must be there to be taken back.
-            let left_out_count = self.known().get(scope).map_or(0, |owned| owned.ready.own.left_out_count());
-            if ready.own.left_out_count() > left_out_count {
-                let what = "comparisons of indicators, or too many of one value";
-                return Err(ThreatError::TooMany { what, count_max: COMPARISONS_COUNT_MAX });
-            }
-            let indicators: Vec<Arc<Indicator>> = fresh.iter().map(|one| Arc::clone(&one.indicator)).collect();
-            self.keep_indicators(scope, &indicators).await?;
-            ids = self.take_in(scope, fresh, ready);
-        }
+        let ids = self.put_in_force(scope, fresh, &gone, now).await?;
         drop(turn);
         let active = self.inner.clock.monotonic().saturating_sub(began);
         loaded.active_after_us = u64::try_from(active.as_micros()).unwrap_or(u64::MAX);
-        (loaded.looked_back_count, loaded.sightings_count) = self.look_back(scope, ids).await?;
-        self.keep_sightings().await;
-        Ok(loaded)
+        Ok((loaded, ids))
+    }
+
+    /// Has everything that came from a feed believed as far as this, whatever was said of it when it came. In force when this
+    /// returns; the logs are asked afterwards about what is matched for it and was not before.
+    pub async fn trust_feed(&self, scope: &Scope, (feed, trust): (&str, Trust)) -> Result<(), ThreatError> {
+        let now = self.inner.clock.now();
+        let _turn = self.inner.loading.of(scope.clone()).await;
+        let others: Vec<Arc<Indicator>> = {
+            let known = self.known();
+            let own = known.get(scope).into_iter().flat_map(|owned| owned.indicators.values());
+            own.filter(|one| one.feed == feed && one.trust != trust).cloned().collect()
+        };
+        if others.is_empty() {
+            return Ok(());
+        }
+        let judge = move || others.iter().map(|before| trusted(before, trust, now)).collect::<Vec<Fresh>>();
+        let fresh = tokio::task::spawn_blocking(judge).await.map_err(|_| ThreatError::Busy)?;
+        let ids = self.put_in_force(scope, fresh, &[], now).await?;
+        self.look_back_later(scope, ids);
+        Ok(())
     }
 
     /// The indicators that an owner sees: its own, and the operators' as far as their markings let.
@@ -173,7 +200,7 @@ impl Threat {
         let unasked: Vec<String> = unasked.map(|indicator| indicator.id.clone()).collect();
         let fresh = kept.into_iter().map(|one| Fresh { indicator: Arc::new(one), is_asked: true });
         let fresh: Vec<Fresh> = fresh.collect();
-        let ready = self.make_ready(scope, &fresh, self.inner.clock.now()).await?;
+        let ready = self.make_ready(scope, &fresh, &[], self.inner.clock.now()).await?;
         let left_out_count = ready.own.left_out_count();
         if left_out_count > 0 {
             tracing::error!(owner = scope.log(), left_out_count, "indicators that are kept are too many to be matched");
@@ -224,25 +251,61 @@ impl Threat {
         Ok(())
     }
 
-    /// Those that are not known in this or a later form; sightings of the form before are kept. Refuses more than one owner may
-    /// have, but not less of what was too much already.
-    fn newer(&self, scope: &Scope, read: Vec<Indicator>, now: Timestamp) -> Result<Vec<Fresh>, ThreatError> {
-        let known = self.known();
-        let none = BTreeMap::new();
-        let own = known.get(scope).map_or(&none, |owned| &owned.indicators);
+    /// Keeps what comes, lets go of what gives way to it, and then puts it into force; the caller has the owner's turn. Gives the
+    /// ids of those that the logs are still to be asked about.
+    async fn put_in_force(
+        &self,
+        scope: &Scope,
+        fresh: Vec<Fresh>,
+        gone: &[String],
+        now: Timestamp,
+    ) -> Result<Vec<String>, ThreatError> {
+        if fresh.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ready = self.make_ready(scope, &fresh, gone, now).await?;
+        // What is kept from before there was a limit may be too many, and must be there to be taken back.
+        let left_out_count = self.known().get(scope).map_or(0, |owned| owned.ready.own.left_out_count());
+        if ready.own.left_out_count() > left_out_count {
+            let what = "comparisons of indicators, or too many of one value";
+            return Err(ThreatError::TooMany { what, count_max: COMPARISONS_COUNT_MAX });
+        }
+        let indicators: Vec<Arc<Indicator>> = fresh.iter().map(|one| Arc::clone(&one.indicator)).collect();
+        for some in gone.chunks(WRITE_COUNT) {
+            self.store(scope)?.batch(some.iter().map(|id| Op::delete(key(id))).collect(), Vec::new()).await?;
+        }
+        self.keep_indicators(scope, &indicators).await?;
+        if let Some(owned) = self.known_mut().get_mut(scope) {
+            for id in gone {
+                owned.indicators.remove(id);
+                owned.changed.remove(id);
+            }
+        }
+        Ok(self.take_in(scope, fresh, ready))
+    }
+
+    /// Those that are not known in this or a later form; sightings of the form before are kept,
+    /// but where the logs are asked anew, which counts them.
+    fn newer(&self, scope: &Scope, read: Vec<Indicator>, now: Timestamp) -> Vec<Fresh> {
+        // Judged outside of the lock: the reader must not wait for so many patterns.
+        let own: HashMap<String, Arc<Indicator>> = {
+            let known = self.known();
+            let own = |one: &Indicator| known.get(scope)?.indicators.get(&one.id).cloned();
+            read.iter().filter_map(own).map(|before| (before.id.clone(), before)).collect()
+        };
         let mut fresh: BTreeMap<String, Fresh> = BTreeMap::new();
         for mut indicator in read {
             let mut is_asked = false;
             if let Some(before) = own.get(&indicator.id) {
-                if before.modified >= indicator.modified {
+                // Who loads a bundle again and believes it more or less says something new.
+                let is_same_form = before.modified == indicator.modified && before.feed == indicator.feed;
+                if before.modified >= indicator.modified && (!is_same_form || before.trust == indicator.trust) {
                     continue;
                 }
-                (indicator.sightings_count, indicator.seen_ms) = (before.sightings_count, before.seen_ms);
                 // The logs were asked this, or are being asked; again it would count twice.
                 is_asked = before.pattern == indicator.pattern && before.judge(now) == Use::Matched;
-                indicator.past_asked = is_asked && before.past_asked;
-                if is_asked {
-                    indicator.counted.clone_from(&before.counted);
+                if is_asked || indicator.used != Use::Matched {
+                    indicator.goes_on(before);
                 }
             }
             if fresh.get(&indicator.id).is_none_or(|other| other.indicator.modified <= indicator.modified) {
@@ -250,21 +313,55 @@ impl Threat {
                 fresh.insert(id, Fresh { indicator: Arc::new(indicator), is_asked });
             }
         }
-        let stays = own.iter().filter(|(id, _)| !fresh.contains_key(*id)).map(|(_, one)| one);
-        let all: Vec<&Arc<Indicator>> = stays.chain(fresh.values().map(|one| &one.indicator)).collect();
-        if all.len() > INDICATORS_COUNT_MAX {
+        fresh.into_values().collect()
+    }
+
+    /// What gives way to what comes: nothing while there is room for both, else those that are over or too little believed, changed
+    /// longest ago first, and no more than it takes. Refuses more than one owner may have, but not less of what was too much already.
+    fn giving_way(&self, scope: &Scope, fresh: &[Fresh], now: Timestamp) -> Result<Vec<String>, ThreatError> {
+        let known = self.known();
+        let none = BTreeMap::new();
+        let own = known.get(scope).map_or(&none, |owned| &owned.indicators);
+        let ids: BTreeSet<&str> = fresh.iter().map(|one| one.indicator.id.as_str()).collect();
+        let stays: Vec<&Arc<Indicator>> = own.values().filter(|one| !ids.contains(one.id.as_str())).collect();
+        let all = stays.iter().copied().chain(fresh.iter().map(|one| &one.indicator));
+        let mut count = stays.len() + fresh.len();
+        let mut bytes = all.map(|one| one.bytes()).sum::<usize>();
+        let bytes_max = TEXT_BYTES_MAX.max(own.values().map(|one| one.bytes()).sum());
+        if count <= INDICATORS_COUNT_MAX && bytes <= bytes_max {
+            return Ok(Vec::new());
+        }
+        // One that was taken back stays: an older form of it, which comes again, would be matched.
+        let is_over = |one: &&Arc<Indicator>| !one.revoked && one.not_now(now).is_some();
+        let mut over: Vec<&Arc<Indicator>> = stays.into_iter().filter(is_over).collect();
+        over.sort_by_key(|one| one.modified);
+        let mut gone = Vec::new();
+        for one in over {
+            if count <= INDICATORS_COUNT_MAX && bytes <= bytes_max {
+                break;
+            }
+            (count, bytes) = (count - 1, bytes - one.bytes());
+            gone.push(one.id.clone());
+        }
+        if count > INDICATORS_COUNT_MAX {
             return Err(ThreatError::TooMany { what: "indicators", count_max: INDICATORS_COUNT_MAX });
         }
-        let bytes = all.iter().map(|one| one.bytes()).sum::<usize>();
-        if bytes > TEXT_BYTES_MAX && bytes > own.values().map(|one| one.bytes()).sum::<usize>() {
+        if bytes > bytes_max {
             return Err(ThreatError::TooMany { what: "bytes of indicators", count_max: TEXT_BYTES_MAX });
         }
-        Ok(fresh.into_values().collect())
+        Ok(gone)
     }
 
     /// Makes everything of an owner ready, with what comes, on a thread that nobody waits for but who asks.
-    async fn make_ready(&self, scope: &Scope, fresh: &[Fresh], now: Timestamp) -> Result<Ready, ThreatError> {
+    async fn make_ready(
+        &self,
+        scope: &Scope,
+        fresh: &[Fresh],
+        gone: &[String],
+        now: Timestamp,
+    ) -> Result<Ready, ThreatError> {
         let mut all = self.known().get(scope).map(|owned| owned.indicators.clone()).unwrap_or_default();
+        gone.iter().for_each(|id| drop(all.remove(id)));
         all.extend(fresh.iter().map(|one| (one.indicator.id.clone(), Arc::clone(&one.indicator))));
         let is_hosts = *scope == Scope::Host;
         let made = tokio::task::spawn_blocking(move || {
@@ -284,17 +381,11 @@ impl Threat {
         let mut unasked = Vec::new();
         for Fresh { mut indicator, is_asked } in fresh {
             let id = indicator.id.clone();
-            if let Some(before) = owned.indicators.get(&id) {
-                let past_asked = is_asked && before.past_asked;
-                if (before.sightings_count, past_asked) != (indicator.sightings_count, indicator.past_asked) {
-                    let indicator = Arc::make_mut(&mut indicator);
-                    (indicator.sightings_count, indicator.seen_ms) = (before.sightings_count, before.seen_ms);
-                    indicator.past_asked = past_asked;
-                    if is_asked {
-                        indicator.counted.clone_from(&before.counted);
-                    }
-                    owned.changed.insert(id.clone());
-                }
+            if let Some(before) = owned.indicators.get(&id).filter(|_| is_asked)
+                && (before.sightings_count, before.past_asked) != (indicator.sightings_count, indicator.past_asked)
+            {
+                Arc::make_mut(&mut indicator).goes_on(before);
+                owned.changed.insert(id.clone());
             }
             if !is_asked {
                 unasked.push(id.clone());
@@ -383,6 +474,17 @@ pub(crate) fn held(title: String, id: String) -> Held {
         attack: Vec::new(),
         group: vec![("indicator".to_owned(), id)],
     }
+}
+
+/// An indicator that is believed otherwise than before.
+fn trusted(before: &Indicator, trust: Trust, now: Timestamp) -> Fresh {
+    let is_asked = before.judge(now) == Use::Matched;
+    let mut indicator = Indicator { trust, ..before.clone() };
+    indicator.used = indicator.judge(now);
+    if !is_asked && indicator.used == Use::Matched {
+        indicator.begins_anew();
+    }
+    Fresh { indicator: Arc::new(indicator), is_asked }
 }
 
 /// Whether it must not leave the organization that loaded it.

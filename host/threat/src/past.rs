@@ -6,8 +6,8 @@
 //! that was not, count an entry twice however often its log is asked, nor let what is long past use up the findings that a log
 //! needs for what happens now.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use ringfence_audit::{Audit, Log};
@@ -32,9 +32,18 @@ const WAITING_COUNT_MAX: usize = KEPT_COUNT_MAX;
 /// What is still to be asked, and what is still to be told.
 #[derive(Default)]
 pub(crate) struct Past {
-    looks: VecDeque<Look>,
+    /// In turn; of one owner at most one that is begun and one that is not, however often something comes.
+    looks: VecDeque<Turn>,
     /// By the label of the log it was in.
     waiting: BTreeMap<String, VecDeque<SeenBefore>>,
+}
+
+/// A turn of one owner's.
+enum Turn {
+    /// It goes on.
+    Begun(Box<Look>),
+    /// Indicators to begin with; what comes meanwhile goes with them.
+    New { owner: Scope, ids: BTreeSet<String>, own_asked: bool },
 }
 
 /// An indicator that a log held before it came.
@@ -90,23 +99,32 @@ impl Threat {
         if look.own_asked && look.owner != Scope::Host {
             self.asked_past(&look);
         } else {
-            self.past().looks.push_back(look);
+            self.past().add(owner, look.ids, look.own_asked);
         }
         asked
     }
 
-    /// Has the reader ask everything about indicators of which a stop cut that off.
+    /// Has the reader ask everything about indicators for which nobody waits, or of which a stop cut that off.
     pub(crate) fn look_back_later(&self, owner: &Scope, ids: Vec<String>) {
-        if let Some(look) = self.look(owner, ids) {
-            self.past().looks.push_back(look);
+        if !ids.is_empty() {
+            self.past().add(owner, ids, false);
         }
     }
 
     /// Asks one page of one log; one owner's after another's.
     pub(crate) async fn look_on(&self) {
-        let Some(mut look) = self.past().looks.pop_front() else { return };
+        let next = self.past().next();
+        let look = match next {
+            None => None,
+            Some(Turn::Begun(look)) => Some(look),
+            Some(Turn::New { owner, ids, own_asked }) => {
+                let look = self.look(&owner, ids.into_iter().collect());
+                look.map(|look| Box::new(Look { own_asked, ..look }))
+            }
+        };
+        let Some(mut look) = look else { return };
         if self.look_further(&mut look).await {
-            self.past().looks.push_back(look);
+            self.past().looks.push_back(Turn::Begun(look));
         } else if look.is_complete {
             self.asked_past(&look);
         }
@@ -134,7 +152,7 @@ impl Threat {
 
     /// Asks nothing more for an owner.
     pub(crate) fn forget_looks(&self, owner: &Scope) {
-        self.past().looks.retain(|look| look.owner != *owner);
+        self.past().looks.retain(|turn| turn.owner() != owner);
     }
 
     /// Tells nothing more of a log.
@@ -145,15 +163,10 @@ impl Threat {
     /// None when nothing of these can be matched.
     fn look(&self, owner: &Scope, ids: Vec<String>) -> Option<Look> {
         let now = self.inner.clock.now();
-        // What was seen before an indicator was said to hold is what one wants to know here.
-        let early = |id: &String| {
-            let indicator = self.indicator(owner, id)?;
-            Some(Indicator { valid_from: Timestamp::MIN, ..(*indicator).clone() })
-        };
-        let early: Vec<Indicator> = ids.iter().filter_map(early).collect();
-        let own = Matcher::new(early.iter(), now);
-        let shared = early.iter().filter(|one| *owner == Scope::Host && !is_kept_back(one));
-        let shared = Matcher::new(shared, now);
+        let known: Vec<Arc<Indicator>> = ids.iter().filter_map(|id| self.indicator(owner, id)).collect();
+        let own = Matcher::new(known.iter().map(|one| &**one), now).looking_back();
+        let shared = known.iter().map(|one| &**one).filter(|one| *owner == Scope::Host && !is_kept_back(one));
+        let shared = Matcher::new(shared, now).looking_back();
         (!own.is_empty()).then(|| Look {
             owner: owner.clone(),
             ids,
@@ -302,6 +315,44 @@ impl Threat {
     }
 }
 
+// === impl Past ===
+
+impl Turn {
+    fn owner(&self) -> &Scope {
+        match self {
+            Self::Begun(look) => &look.owner,
+            Self::New { owner, .. } => owner,
+        }
+    }
+}
+
+impl Past {
+    /// Has these asked too: with those of the owner that wait already, at their place.
+    fn add(&mut self, whose: &Scope, more: Vec<String>, is_own_asked: bool) {
+        for turn in &mut self.looks {
+            if let Turn::New { owner, ids, own_asked } = turn
+                && owner == whose
+            {
+                ids.extend(more);
+                // A log that is asked again counts nothing twice.
+                *own_asked &= is_own_asked;
+                return;
+            }
+        }
+        let ids = more.into_iter().collect();
+        self.looks.push_back(Turn::New { owner: whose.clone(), ids, own_asked: is_own_asked });
+    }
+
+    /// Whose turn it is; nobody begins anew while something of his goes on.
+    fn next(&mut self) -> Option<Turn> {
+        let goes_on =
+            |owner: &Scope| self.looks.iter().any(|turn| matches!(turn, Turn::Begun(look) if look.owner == *owner));
+        let may = |turn: &Turn| matches!(turn, Turn::Begun(_)) || !goes_on(turn.owner());
+        let at = self.looks.iter().position(may)?;
+        self.looks.remove(at)
+    }
+}
+
 // === impl Walk ===
 
 impl Walk {
@@ -344,5 +395,49 @@ impl Walk {
         if seen.latest.seq != event.seq {
             seen.latest = event.clone();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(name: &str) -> Scope {
+        Scope::Tenant(name.parse().unwrap())
+    }
+
+    fn begun(owner: &Scope) -> Turn {
+        Turn::Begun(Box::new(Look {
+            owner: owner.clone(),
+            ids: Vec::new(),
+            own: Matcher::default(),
+            shared: Matcher::default(),
+            own_asked: true,
+            left: None,
+            walk: None,
+            is_complete: true,
+        }))
+    }
+
+    #[test]
+    fn however_often_something_comes_an_owner_has_two_turns_and_nothing_of_it_is_lost() {
+        let (loud, quiet) = (owner("acme"), owner("bolt"));
+        let mut past = Past::default();
+        for number in 0..1_000 {
+            past.add(&loud, vec![format!("indicator--{number}")], number != 7);
+            if number == 0 {
+                past.looks.push_back(begun(&loud));
+                past.add(&quiet, vec!["indicator--q".to_owned()], true);
+            }
+        }
+        assert_eq!(past.looks.len(), 3);
+        // It has something that goes on, whose turn it is before its next, and the other is not behind both.
+        assert!(matches!(past.next(), Some(Turn::Begun(look)) if look.owner == loud));
+        past.looks.push_back(begun(&loud));
+        assert!(matches!(past.next(), Some(Turn::New { owner, .. }) if owner == quiet));
+        assert!(matches!(past.next(), Some(Turn::Begun(_))));
+        let Some(Turn::New { owner, ids, own_asked }) = past.next() else { panic!("nothing is left") };
+        assert_eq!((owner, ids.len(), own_asked), (loud, 1_000, false));
+        assert!(past.next().is_none());
     }
 }

@@ -120,6 +120,12 @@ pub struct FeedPutArgs {
     /// How often it is asked
     #[arg(long, value_name = "SECONDS")]
     pub every: Option<u32>,
+    /// Confidence below which its indicators are not matched, 0 to 100
+    #[arg(long, value_name = "NUMBER")]
+    pub confidence_min: Option<u32>,
+    /// Days in which their confidence halves; it stays without
+    #[arg(long, value_name = "DAYS")]
+    pub half_life_days: Option<u32>,
 }
 
 /// `threat assess`.

@@ -152,6 +152,12 @@ pub struct IntelArgs {
     /// What to call its feed
     #[arg(long, value_name = "NAME", default_value = "upload")]
     pub feed: String,
+    /// Confidence below which what is loaded is not matched, 0 to 100
+    #[arg(long, value_name = "NUMBER", requires = "load")]
+    pub confidence_min: Option<u32>,
+    /// Days in which its confidence halves; it stays without
+    #[arg(long, value_name = "DAYS", requires = "load")]
+    pub half_life_days: Option<u32>,
 }
 
 /// `threat incident ...`.

@@ -202,10 +202,18 @@ async fn put_feed(cx: &mut Context<'_>, api: &Api, args: &FeedPutArgs) -> Result
         collection: args.collection.clone(),
         authorization: text_of(cx, args.authorization_file.as_deref())?.map(|text| text.trim_end().to_owned()),
         every_seconds: args.every,
+        confidence_min: args.confidence_min,
+        half_life_days: args.half_life_days,
     };
     let path = format!("/security/feeds/{}", args.name);
     let answer = api.send::<FeedStatus>(&Request::put(path, value(&body))).await?;
-    cx.print(&answer, |feed| format!("feed {} is asked every {} s", feed.name, feed.every_seconds))?;
+    cx.print(&answer, |feed| {
+        let halves = feed.half_life_days.map(|days| format!(", halved every {days} days")).unwrap_or_default();
+        let FeedStatus { name, every_seconds, confidence_min, .. } = feed;
+        format!(
+            "feed {name} is asked every {every_seconds} s, and believed from a confidence of {confidence_min}{halves}"
+        )
+    })?;
     Ok(Exit::Ok)
 }
 

@@ -230,7 +230,10 @@ async fn intel(cx: &mut Context<'_>, args: &IntelArgs) -> Result<Exit, CliError>
         return Ok(Exit::Ok);
     };
     let bundle: Value = parse(&read(file, BUNDLE_BYTES_MAX)?, "bad-bundle")?;
-    let request = Request::post("/security/threat-intelligence", bundle).query("feed", Some(&args.feed));
+    let request = Request::post("/security/threat-intelligence", bundle)
+        .query("feed", Some(&args.feed))
+        .query("confidence_min", args.confidence_min)
+        .query("half_life_days", args.half_life_days);
     let answer = api.send::<LoadedIntelligence>(&request).await?;
     cx.print(&answer, loaded_text)?;
     Ok(Exit::Ok)

@@ -58,28 +58,32 @@ pub async fn read(
     let since_ms = control.parts.clock.now().checked_sub(span).map_err(|_| bad())?.as_millisecond();
     control.reading(&call, &log, permit, json!({ "view": "analytics", "group": group, "window": window })).await?;
     let audit = &control.parts.audit;
-    let (to, first) = (audit.size(&log).await?, audit.first(&log).await?);
-    let (mut counts, mut seq, mut other) = (BTreeMap::new(), to, 0_u64);
-    // From the end back, until an entry is older than the window.
-    'back: while seq > first {
-        let from = seq.saturating_sub(1_000).max(first);
-        let page = audit.list(&log, from, usize::try_from(seq - from).unwrap_or(usize::MAX)).await?;
-        for entry in page.iter().rev() {
-            let Some(marks) = Marks::read(entry) else { break 'back };
-            if marks.time < since_ms {
-                break 'back;
+    let to = audit.size(&log).await?;
+    let (mut counts, mut from_seq, mut counted, mut other) = (BTreeMap::new(), to, 0_u64, 0_u64);
+    // From the end back, until an entry is older than the window: which is so only where the order of times is not known.
+    'back: for place in audit.places(&log, (Some(since_ms), None), to).await?.into_iter().rev() {
+        let mut seq = place.end;
+        while seq > place.start {
+            let from = seq.saturating_sub(1_000).max(place.start);
+            let page = audit.list(&log, from, usize::try_from(seq - from).unwrap_or(usize::MAX)).await?;
+            for entry in page.iter().rev() {
+                let Some(marks) = Marks::read(entry) else { break 'back };
+                if marks.time < since_ms {
+                    break 'back;
+                }
+                seq -= 1;
+                (from_seq, counted) = (seq, counted + 1);
+                count(&mut counts, &mut other, metric, group, &marks, entry);
             }
-            seq -= 1;
-            count(&mut counts, &mut other, metric, group, &marks, entry);
-        }
-        if to - seq > SCAN_COUNT_MAX {
-            let text = format!("more than {SCAN_COUNT_MAX} entries in {window}");
-            return Err(ApiError::new("audit-too-costly", text).help("ask for a shorter `window`"));
+            if counted > SCAN_COUNT_MAX {
+                let text = format!("more than {SCAN_COUNT_MAX} entries in {window}");
+                return Err(ApiError::new("audit-too-costly", text).help("ask for a shorter `window`"));
+            }
         }
     }
     let (series, left_out) = rows(counts, group, order);
     let (metric, group) = (metric.to_owned(), group.to_owned());
-    Ok(Json(Analytics { metric, group, series, other_count: other + left_out, from_seq: seq, as_of_seq: to }))
+    Ok(Json(Analytics { metric, group, series, other_count: other + left_out, from_seq, as_of_seq: to }))
 }
 
 fn count(counts: &mut BTreeMap<String, u64>, other: &mut u64, metric: &str, group: &str, marks: &Marks, entry: &Entry) {

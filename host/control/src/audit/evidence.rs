@@ -18,7 +18,7 @@ use ringfence_store::{Key, Op, StoreError, TenantStore};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::filter::Filter;
+use super::filter::{Filter, Question};
 use crate::Control;
 use crate::call::Call;
 use crate::extract::JsonBody;
@@ -110,6 +110,7 @@ impl Control {
             "sample_seed": sample.as_ref().map(|(seed, _)| seed), "sample_count": new.sample_count,
         });
         let whole = filter.is_empty() && sample.is_none();
+        let (from, to) = if whole { (from, to) } else { self.narrowed(log, &question, (from, to)).await? };
         let selection = Selection {
             from,
             to: Some(to),
@@ -138,6 +139,18 @@ impl Control {
         };
         self.keep_package(&self.store_of(log), &view.id, bytes, sees_all(role)).await?;
         Ok(view)
+    }
+
+    /// The part of a stretch outside of which nothing is of the times that are asked for. A stretch of which something is deleted
+    /// stays as it is, and is refused by whoever reads it.
+    async fn narrowed(&self, log: &Log, question: &Question, (from, to): (u64, u64)) -> Result<(u64, u64), ApiError> {
+        let audit = &self.parts.audit;
+        if from < audit.first(log).await? {
+            return Ok((from, to));
+        }
+        let places = audit.places(log, question.times(), to).await?;
+        let begins = places.first().map_or(from, |first| first.start.max(from));
+        Ok((begins, places.last().map_or(begins, |last| last.end.max(begins))))
     }
 
     /// Random places by a seed: those whose SHA-256 with the seed is smallest, so that anyone can draw them again.

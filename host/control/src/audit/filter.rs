@@ -104,6 +104,11 @@ impl Filter {
 }
 
 impl Question {
+    /// From which time on, and before which, in milliseconds since 1970 UTC.
+    pub fn times(&self) -> (Option<i64>, Option<i64>) {
+        (self.from_ms, self.to_ms)
+    }
+
     /// Whether an entry fits.
     pub fn fits(&self, entry: &Entry) -> bool {
         let Some(marks) = Marks::read(entry) else { return false };

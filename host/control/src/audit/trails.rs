@@ -45,7 +45,8 @@ pub struct Page {
 }
 
 /// Reads entries that fit, oldest first. A page may hold fewer than asked for and still have a cursor: so many entries are
-/// looked at for one page.
+/// looked at for one page. Entries of other times than asked for are passed over without being looked at, wherever it is known
+/// that the host's clock did not go back.
 #[utoipa::path(get, path = "/audit/trails/{tenant}", tag = "audit", params(("tenant" = String, Path), Page),
     responses((status = 200, body = Trail), (status = "default", body = Problem)))]
 pub async fn read(
@@ -65,30 +66,36 @@ pub async fn read(
     let (checkpoint, first) = (audit.checkpoint(&log).await?, audit.first(&log).await?);
     // A place that was deleted after its retention is refused; without a place one begins with what is left.
     let start = start.unwrap_or(first);
-    let (mut events, mut seq) = (Vec::new(), start);
-    let end = checkpoint.size.min(start.saturating_add(SCAN_COUNT_MAX));
-    'pages: while seq < end {
-        let entries = audit.list(&log, seq, usize::try_from(end - seq).unwrap_or(usize::MAX)).await?;
-        if entries.is_empty() {
-            break;
-        }
-        for mut entry in entries {
-            if events.len() == limit {
+    if start < first {
+        audit.list(&log, start, 1).await?;
+    }
+    let (mut events, mut scanned_count, mut cursor) = (Vec::new(), 0, None);
+    'pages: for place in audit.places(&log, question.times(), checkpoint.size).await? {
+        let mut seq = place.start.max(start);
+        while seq < place.end {
+            let count = (place.end - seq).min(SCAN_COUNT_MAX - scanned_count);
+            let entries = audit.list(&log, seq, usize::try_from(count).unwrap_or(usize::MAX)).await?;
+            if entries.is_empty() {
+                cursor = Some(seq.to_string());
                 break 'pages;
             }
-            if question.fits(&entry) {
-                let redacted = redact(call.principal.role(), &mut entry);
-                let personal = control.personal_part(call.principal.role(), &log, &entry).await;
-                let salt = Some(entry.salt).filter(|salt| !salt.is_empty());
-                let body = entry.body.unwrap_or_default();
-                events.push(TrailEvent { seq, envelope: entry.envelope, body, salt, redacted, personal });
+            for mut entry in entries {
+                if events.len() == limit {
+                    cursor = Some(seq.to_string());
+                    break 'pages;
+                }
+                if question.fits(&entry) {
+                    let redacted = redact(call.principal.role(), &mut entry);
+                    let personal = control.personal_part(call.principal.role(), &log, &entry).await;
+                    let salt = Some(entry.salt).filter(|salt| !salt.is_empty());
+                    let body = entry.body.unwrap_or_default();
+                    events.push(TrailEvent { seq, envelope: entry.envelope, body, salt, redacted, personal });
+                }
+                (seq, scanned_count) = (seq + 1, scanned_count + 1);
             }
-            seq += 1;
         }
     }
-    let cursor = (seq < checkpoint.size).then(|| seq.to_string());
     let vkey = audit.vkey(&log);
-    let scanned_count = seq.saturating_sub(start);
     let deleted_before = (first > 0).then_some(first);
     Ok(Json(Trail { events, scanned_count, cursor, deleted_before, checkpoint: checkpoint.text, vkey }))
 }

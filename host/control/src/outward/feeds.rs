@@ -9,7 +9,8 @@ use ringfence_audit::codes;
 use ringfence_core::ResourceName;
 use ringfence_core::proof::act;
 use ringfence_keys::Secret;
-use ringfence_outward::{FeedView, WantedFeed};
+use ringfence_outward::{FeedView, OutwardError, WantedFeed};
+use ringfence_threat::intel::Trust;
 use serde_json::json;
 
 use crate::Control;
@@ -38,14 +39,18 @@ pub async fn put(
 ) -> Result<Json<FeedStatus>, ApiError> {
     let owner = control.owner::<act::WriteThreat>(&call).await?;
     let name: ResourceName = name.parse()?;
+    let trust = Trust::of(asked.confidence_min, asked.half_life_days);
+    let trust = trust.map_err(|what| OutwardError::BadFeed { what })?;
     let details = json!({
         "feed": name, "url": asked.url, "collection": asked.collection, "every_seconds": asked.every_seconds,
+        "trust": trust,
     });
     let wanted = WantedFeed {
         url: asked.url,
         collection: asked.collection,
         authorization: asked.authorization.map(Secret::new),
         every_seconds: asked.every_seconds,
+        trust,
     };
     let (scope, by) = (owner.scope, call.principal.id());
     let written = control
@@ -101,6 +106,8 @@ fn view(view: FeedView) -> FeedStatus {
         url: feed.url,
         collection: feed.collection,
         every_seconds: feed.every_seconds,
+        confidence_min: feed.trust.confidence_min,
+        half_life_days: feed.trust.half_life_days,
         freshness: freshness.to_owned(),
         answered_at: state.answered_at.map(|at| at.to_string()),
         loaded_at: state.loaded_at.map(|at| at.to_string()),

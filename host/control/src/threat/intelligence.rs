@@ -10,8 +10,8 @@ use axum::extract::{FromRequest, Request};
 use jiff::Timestamp;
 use ringfence_audit::codes;
 use ringfence_core::proof::act;
-use ringfence_threat::Scope;
-use ringfence_threat::intel::{Indicator, Use};
+use ringfence_threat::intel::{Indicator, Trust, Use, shape};
+use ringfence_threat::{Scope, ThreatError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -35,6 +35,11 @@ pub struct Wanted {
     since: Option<String>,
     /// What to call the feed of a bundle that is loaded; `upload` when absent.
     feed: Option<String>,
+    /// Confidence below which indicators of a bundle that is loaded are kept and not matched, 0 to 100; 30 when absent. A source
+    /// that states none is taken to mean 50.
+    confidence_min: Option<u32>,
+    /// Days in which their confidence halves, 1 to 3650; it stays when absent.
+    half_life_days: Option<u32>,
 }
 
 /// A STIX bundle, longer than other bodies.
@@ -45,6 +50,7 @@ impl FromRequest<Control> for BundleBody {
 
     async fn from_request(request: Request, _control: &Control) -> Result<Self, ApiError> {
         let bytes = read_body(request, BUNDLE_BYTES_MAX).await?;
+        shape::check(&bytes).map_err(|what| ThreatError::BadBundle { what })?;
         let bundle = serde_json::from_slice(&bytes);
         bundle.map(Self).map_err(|error| ApiError::new("bad-json", format!("the body is not JSON: {error}")))
     }
@@ -107,12 +113,21 @@ pub async fn load(
     let owner = control.owner::<act::WriteThreat>(&call).await?;
     let feed = wanted.feed.unwrap_or_else(|| "upload".to_owned());
     let feed: ringfence_core::ResourceName = feed.parse()?;
+    let trust = Trust::of(wanted.confidence_min, wanted.half_life_days);
+    let mut trust = trust.map_err(|what| ApiError::new("bad-request", what))?;
+    if let Some(polled) = control.parts.outward.feeds(&owner.scope).into_iter().find(|one| one.feed.name == feed) {
+        if wanted.confidence_min.or(wanted.half_life_days).is_some() {
+            let what = format!("`{feed}` is a feed that is asked, whose own floor and half-life hold: change those");
+            return Err(ApiError::new("bad-request", what));
+        }
+        trust = polled.feed.trust;
+    }
     let count = bundle.get("objects").and_then(Value::as_array).map_or(0, Vec::len);
-    let details = json!({ "feed": feed.as_str(), "objects": count });
+    let details = json!({ "feed": feed.as_str(), "objects": count, "trust": trust });
     let scope = owner.scope;
     let loaded = control
         .bracket(&call, &owner.log, owner.permit, codes::INTELLIGENCE_LOADED, details, async |_permit| {
-            Ok(control.parts.threat.load_bundle(&scope, feed.as_str(), &bundle).await?)
+            Ok(control.parts.threat.load_bundle(&scope, (feed.as_str(), trust), &bundle).await?)
         })
         .await?;
     Ok(Json(LoadedIntelligence {
@@ -163,15 +178,21 @@ fn freshness(control: &Control, scope: &Scope) -> &'static str {
 /// An indicator as STIX, with what became of it here. What is not said is left out, as the standard wants it.
 fn stix(indicator: &Indicator, now: Timestamp) -> Value {
     let used = indicator.judge(now);
+    // As the standard wants these two: to the millisecond, also where that is none.
+    let ms = |at: Timestamp| format!("{at:.3}");
     let seen = indicator.seen_ms.map(|(first, last)| json!({ "first_seen": at(first), "last_seen": at(last) }));
     said(json!({
         "type": "indicator", "spec_version": "2.1", "id": indicator.id, "name": indicator.name,
         "indicator_types": indicator.types, "pattern": indicator.pattern, "pattern_type": "stix",
         "confidence": indicator.confidence, "valid_from": indicator.valid_from, "valid_until": indicator.valid_until,
-        "revoked": indicator.revoked, "created": indicator.created.unwrap_or(indicator.modified),
-        "modified": indicator.modified, "object_marking_refs": indicator.marking_refs,
+        "revoked": indicator.revoked, "created": ms(indicator.created.unwrap_or(indicator.modified)),
+        "modified": ms(indicator.modified), "object_marking_refs": indicator.marking_refs,
         "x_ringfence": said(json!({
-            "use": used, "feed": indicator.feed, "source": indicator.source, "tlp": indicator.tlp,
+            "use": used, "effective_confidence": indicator.effective_confidence(now),
+            "assumed_confidence": indicator.confidence.is_none().then_some(indicator.stated()),
+            "confidence_min": indicator.trust.confidence_min, "half_life_days": indicator.trust.half_life_days,
+            "fades_at": indicator.fades_at().filter(|at| *at > now),
+            "feed": indicator.feed, "source": indicator.source, "tlp": indicator.tlp,
             "loaded_at": indicator.loaded_at, "sightings_count": indicator.sightings_count, "sightings": seen,
         })),
     }))
@@ -204,17 +225,35 @@ mod tests {
             "created": "2025-01-01T00:00:00Z", "modified": "2026-01-01T00:00:00Z", "object_marking_refs": [mark],
         });
         let now = "2026-06-01T00:00:00Z".parse().unwrap();
-        let bundle = stix::read(&json!({ "type": "bundle", "objects": [object] }), "f", now).unwrap();
+        let bundle =
+            stix::read(&json!({ "type": "bundle", "objects": [object] }), ("f", Trust::default()), now).unwrap();
         let given = super::stix(&bundle.indicators[0], now);
         assert_eq!(
             (&given["created"], &given["object_marking_refs"]),
-            (&json!("2025-01-01T00:00:00Z"), &json!([mark]))
+            (&json!("2025-01-01T00:00:00.000Z"), &json!([mark]))
         );
         assert_eq!(given["x_ringfence"]["tlp"], "green");
         for absent in ["name", "confidence", "valid_until", "indicator_types"] {
             assert!(given.get(absent).is_none(), "{given}");
         }
         assert!(given["x_ringfence"].get("sightings").is_none(), "{given}");
+    }
+
+    #[test]
+    fn what_is_left_of_a_confidence_is_shown_with_why_it_is_not_matched() {
+        // As one of before there were floors was kept.
+        let kept = indicator("indicator--1", "f");
+        let now = "2020-03-01T00:00:00Z".parse().unwrap();
+        let shown = |one: &Indicator| super::stix(one, now)["x_ringfence"].clone();
+        let as_before = shown(&kept);
+        assert_eq!((&as_before["effective_confidence"], &as_before["assumed_confidence"]), (&json!(50), &json!(50)));
+        assert_eq!(as_before["confidence_min"], 30);
+        assert!(as_before.get("fades_at").is_none() && as_before.get("half_life_days").is_none(), "{as_before}");
+        let pattern = "[ipv4-addr:value = '203.0.113.9']".to_owned();
+        let fading = Trust::of(None, Some(30)).unwrap();
+        let old = shown(&Indicator { confidence: Some(80), trust: fading, pattern, ..kept });
+        assert_eq!((&old["effective_confidence"], &old["use"]["state"]), (&json!(20), &json!("not-used")));
+        assert!(old["use"]["why"].as_str().unwrap().contains("20 at its age, under 30"), "{old}");
     }
 
     fn indicator(id: &str, feed: &str) -> Indicator {

@@ -14,14 +14,13 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::host::word;
-use crate::threat::at;
 
 /// Of the answer that is a bundle.
 pub(crate) const MEDIA_TYPE: &str = "application/stix+json;version=2.1";
 /// LIMIT: most that `number_observed` and `count` may say.
 const COUNT_MAX: u64 = 999_999_999;
 /// When what is the same in all bundles was made.
-const ALWAYS: &str = "2026-01-01T00:00:00Z";
+const ALWAYS: &str = "2026-01-01T00:00:00.000Z";
 /// The OASIS extension for TLP 2.0, and two of its markings (cti-stix-common-objects).
 const TLP_2: &str = "extension-definition--60a3c5c5-0d10-413e-aab3-9e08dde9e88d";
 const STRICT: (&str, &str) = ("marking-definition--939a9414-2ddd-4d32-a0cd-375ea402b003", "amber+strict");
@@ -148,6 +147,11 @@ impl Objects {
     }
 }
 
+/// A time of the log as the standard wants that of making and changing: to the millisecond, also where that is none.
+fn at(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map(|at| format!("{at:.3}")).unwrap_or_default()
+}
+
 /// A marking, for readers who do not know it by its id.
 fn definition((id, level): (&str, &str)) -> Value {
     json!({
@@ -220,7 +224,7 @@ mod tests {
     }
 
     fn is_time(text: &str) -> bool {
-        text.parse::<jiff::Timestamp>().is_ok() && text.ends_with('Z')
+        text.parse::<jiff::Timestamp>().is_ok() && text.len() == "2026-01-01T00:00:00.000Z".len() && text.ends_with('Z')
     }
 
     fn objects(bundle: &Value) -> Vec<Value> {

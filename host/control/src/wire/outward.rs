@@ -132,6 +132,11 @@ pub struct PutFeed {
     pub authorization: Option<String>,
     /// How often it is asked, in seconds: 60 to 86400, 300 when absent.
     pub every_seconds: Option<u32>,
+    /// Confidence below which its indicators are kept and not matched, 0 to 100; 30 when absent. A source that states none is
+    /// taken to mean 50. Holds for what came of it before too.
+    pub confidence_min: Option<u32>,
+    /// Days in which confidence halves, 1 to 3650; it stays when absent.
+    pub half_life_days: Option<u32>,
 }
 
 /// A feed, and what came of it.
@@ -145,6 +150,12 @@ pub struct FeedStatus {
     pub collection: String,
     /// How often it is asked, in seconds.
     pub every_seconds: u32,
+    /// Confidence below which its indicators are kept and not matched.
+    #[serde(default)]
+    pub confidence_min: u8,
+    /// Days in which confidence halves; absent where it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half_life_days: Option<u16>,
     /// `fresh`, `stale` (it has not answered for three of its intervals) or `unknown` (it never did).
     pub freshness: String,
     /// When it answered last, RFC 3339.

@@ -239,7 +239,9 @@ pub struct ThreatBlast {
 /// Threat intelligence as an owner sees it.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ThreatIntelligence {
-    /// STIX 2.1 objects: indicators, each with what became of it here under `x_ringfence`.
+    /// STIX 2.1 objects: indicators, each with what became of it here under `x_ringfence`: whether it is matched and why not
+    /// (`use`), what is left of its confidence (`effective_confidence`; `assumed_confidence` where its source states none), its
+    /// feed's floor and half-life, and when it falls below the floor (`fades_at`).
     #[schema(value_type = Vec<Object>)]
     pub objects: Vec<serde_json::Value>,
     /// Where they came from, and when last; none when nothing was ever loaded, and then freshness is unknown.
@@ -272,7 +274,7 @@ pub struct LoadedIntelligence {
     pub matched_count: u64,
     /// Indicators whose pattern this host cannot match.
     pub unmatched_pattern_count: u64,
-    /// Indicators that are kept and not used: revoked, over, doubtful, private.
+    /// Indicators that are kept and not used: revoked, over, below the floor, private.
     pub not_used_count: u64,
     /// Objects that are no indicators.
     pub others_count: u64,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ringfence_keys::Secret;
 use ringfence_outward::{FEEDS_COUNT_MAX, FeedView, OutwardError, Pace, WantedFeed};
 use ringfence_threat::Scope;
+use ringfence_threat::intel::{Trust, Use};
 use serde_json::{Value, json};
 
 use crate::server::{Got, Reply, Server, reply};
@@ -18,6 +19,7 @@ fn wanted(server: &Server) -> WantedFeed {
         collection: "91a7b528".into(),
         authorization: Some(Secret::new("Basic dTpw".to_owned())),
         every_seconds: None,
+        trust: Trust::default(),
     }
 }
 
@@ -82,6 +84,26 @@ async fn pages_are_taken_in_order_in_force_and_the_next_poll_asks_for_what_is_ne
     world.outward.delete_feed(&acme(), "isac").await.unwrap();
     assert!(world.outward.feeds(&acme()).is_empty());
     assert!(matches!(world.outward.poll_feed(&acme(), "isac").await, Err(OutwardError::NotFound)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_that_is_believed_less_takes_what_came_of_it_before_out_of_force() {
+    let world = World::new().await;
+    let server = Server::start(|number, _| {
+        let objects = if number == 0 { vec![indicator(1)] } else { Vec::new() };
+        page(&objects, false, None, "2026-02-01T00:00:00Z")
+    })
+    .await;
+    put(&world, &server).await;
+    let state = || world.threat.indicators(&acme()).first().map(|one| (one.trust, one.used.clone()));
+    eventually("the indicator", async || state() == Some((Trust::default(), Use::Matched))).await;
+    // Its source states no confidence: 50 is assumed, and under the new floor.
+    let trust = Trust::of(Some(51), Some(7)).unwrap();
+    let less = WantedFeed { trust, ..wanted(&server) };
+    let view = world.outward.put_feed(&acme(), "isac".parse().unwrap(), &ada(), less).await.unwrap();
+    assert_eq!(view.feed.trust, trust);
+    eventually("the floor", async || state().is_some_and(|(of, used)| of == trust && matches!(used, Use::NotUsed(_))))
+        .await;
 }
 
 /// What becomes of a feed whose server answers like this; how often it was asked.
@@ -174,6 +196,9 @@ async fn rubbish_is_told_and_nothing_of_it_is_kept() {
         assert!(why.contains("server"), "{body}: {why}");
         assert_eq!(count, 1);
     }
+    let many = format!("{{\"objects\":[{}0]}}", "{\"\":0},".repeat(200_000));
+    let (why, _) = fails(move |_, _| reply(200, TAXII, &many)).await;
+    assert!(why.contains("lists and objects"), "what unfolds to hundreds of times its bytes is not unfolded: {why}");
     let (why, _) = fails(|_, _| reply(500, "", "")).await;
     assert_eq!(why, "the server answers 500");
     // Objects that are no indicators, among one that is.

@@ -1,22 +1,25 @@
 //! Threat intelligence: STIX 2.1 bundles, what of them can be matched here, and what that matched.
 //!
-//! Must never match what is revoked, over, or not trusted enough; never let a private address, a network that has one, or a
-//! name of private use become an indicator; and never show TLP:RED or TLP:AMBER+STRICT outside the owner that loaded it. What
-//! cannot be matched is kept and told.
+//! Must never match what is revoked, over, or less believed at its age than its feed's floor; never let a private address, a
+//! network that has one, or a name of private use become an indicator; and never show TLP:RED or TLP:AMBER+STRICT outside the
+//! owner that loaded it. What cannot be matched is kept and told.
 
 pub mod pattern;
+pub mod shape;
 pub mod stix;
+mod trust;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use ipnet::IpNet;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
-use pattern::{Comparison, Observable, Pattern};
+use pattern::{Comparison, Observable, Pattern, Seen};
+pub use trust::{CONFIDENCE_ASSUMED, CONFIDENCE_MIN, HALF_LIFE_DAYS_MAX, Trust};
 
 /// LIMIT: indicators of one owner.
 pub const INDICATORS_COUNT_MAX: usize = 50_000;
@@ -28,8 +31,6 @@ pub const COMPARISONS_COUNT_MAX: usize = 100_000;
 pub const VALUE_COUNT_MAX: usize = 256;
 /// LIMIT: indicators that one event is taken to match; it is told of no further ones.
 pub const MATCHES_COUNT_MAX: usize = 32;
-/// Confidence below which an indicator is kept and not matched.
-pub const CONFIDENCE_MIN: u8 = 30;
 
 /// What became of an indicator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +55,7 @@ pub struct Indicator {
     pub types: Vec<String>,
     /// The pattern, as it came.
     pub pattern: String,
-    /// 0 to 100.
+    /// 0 to 100; none where its source states none, for which [`CONFIDENCE_ASSUMED`] is taken.
     pub confidence: Option<u8>,
     /// From when it holds.
     pub valid_from: Timestamp,
@@ -71,6 +72,9 @@ pub struct Indicator {
     pub source: Option<String>,
     /// The bundle, feed or file it came with.
     pub feed: String,
+    /// How far that is believed.
+    #[serde(default)]
+    pub trust: Trust,
     /// When its source made it, where it says so.
     #[serde(default)]
     pub created: Option<Timestamp>,
@@ -123,18 +127,47 @@ impl Indicator {
 
     /// Its pattern where it is to be matched at a moment, and otherwise what becomes of it.
     fn to_match(&self, now: Timestamp) -> Result<Pattern, Use> {
-        if self.revoked {
-            return Err(Use::NotUsed("its source took it back".to_owned()));
-        }
-        if self.valid_until.is_some_and(|until| until <= now) {
-            return Err(Use::NotUsed("it is over".to_owned()));
-        }
-        if self.confidence.is_some_and(|confidence| confidence < CONFIDENCE_MIN) {
-            return Err(Use::NotUsed(format!("its confidence is under {CONFIDENCE_MIN}")));
+        if let Some(why) = self.not_now(now) {
+            return Err(Use::NotUsed(why));
         }
         let pattern = Pattern::parse(&self.pattern).map_err(Use::UnmatchedPattern)?;
         let why = pattern.comparisons().find_map(unfit);
         why.map_or(Ok(pattern), |why| Err(Use::NotUsed(why)))
+    }
+
+    /// Why it is not to be matched at a moment, whatever its pattern is.
+    pub fn not_now(&self, now: Timestamp) -> Option<String> {
+        if self.revoked {
+            return Some("its source took it back".to_owned());
+        }
+        if self.valid_until.is_some_and(|until| until <= now) {
+            return Some("it is over".to_owned());
+        }
+        let (stated, left, min) = (self.stated(), self.effective_confidence(now), self.trust.confidence_min);
+        let assumed = if self.confidence.is_none() { ", which is assumed since its source states none," } else { "" };
+        let aged = if left < stated { format!(" is {left} at its age,") } else { " is".to_owned() };
+        (left < min).then(|| format!("its confidence of {stated}{assumed}{aged} under {min}"))
+    }
+
+    /// Its confidence as its source stated it, or as it is assumed.
+    pub fn stated(&self) -> u8 {
+        self.confidence.unwrap_or(CONFIDENCE_ASSUMED)
+    }
+
+    /// What is left of its confidence at a moment.
+    pub fn effective_confidence(&self, now: Timestamp) -> u8 {
+        self.trust.effective(self.stated(), now.duration_since(self.young_at()))
+    }
+
+    /// From when on its confidence is below its feed's floor; none when it never is.
+    pub fn fades_at(&self) -> Option<Timestamp> {
+        let seconds = self.trust.lasts(self.stated())?;
+        self.young_at().checked_add(SignedDuration::from_secs(seconds)).ok()
+    }
+
+    /// From when its age counts. What its source dates ahead of its coming is as old as that: else it would stay young.
+    fn young_at(&self) -> Timestamp {
+        self.modified.min(self.loaded_at).max(self.valid_from)
     }
 
     /// Counts sightings between two times, milliseconds since 1970 UTC.
@@ -142,6 +175,19 @@ impl Indicator {
         self.sightings_count = self.sightings_count.saturating_add(count);
         let (first, last) = self.seen_ms.unwrap_or((first_ms, last_ms));
         self.seen_ms = Some((first.min(first_ms), last.max(last_ms)));
+    }
+
+    /// Takes over what was counted of the form before, about which the logs were asked the same.
+    pub(crate) fn goes_on(&mut self, before: &Self) {
+        (self.sightings_count, self.seen_ms) = (before.sightings_count, before.seen_ms);
+        self.past_asked = before.past_asked;
+        self.counted.clone_from(&before.counted);
+    }
+
+    /// Lets go of what was counted: the logs are asked about it anew, and count it all.
+    pub(crate) fn begins_anew(&mut self) {
+        (self.sightings_count, self.seen_ms, self.past_asked) = (0, None, false);
+        self.counted.clear();
     }
 
     /// How many bytes of text its source gave it.
@@ -240,7 +286,15 @@ impl Matcher {
                 None => self.exact.entry((one.observable, one.value.clone())).or_default().push(at),
             }
         }
-        self.patterns.push((indicator.id.clone(), pattern, indicator.valid_from, indicator.valid_until));
+        let until = [indicator.valid_until, indicator.fades_at()].into_iter().flatten().min();
+        self.patterns.push((indicator.id.clone(), pattern, indicator.valid_from, until));
+    }
+
+    /// The same, asked of what was before they were said to hold too: that is what one wants to know of the past.
+    #[must_use]
+    pub fn looking_back(mut self) -> Self {
+        self.patterns.iter_mut().for_each(|(_, _, from, _)| *from = Timestamp::MIN);
+        self
     }
 
     /// How many are not asked, for there were too many.
@@ -261,8 +315,8 @@ impl Matcher {
         let seen = observables(event);
         let mut candidates: Vec<usize> = Vec::new();
         for one in &seen {
-            candidates.extend(self.exact.get(one).into_iter().flatten());
-            if let (Observable::Address, Ok(address)) = (one.0, one.1.parse::<IpAddr>()) {
+            candidates.extend(self.exact.get(&one.key).into_iter().flatten());
+            if let Some(address) = one.address {
                 let networks = self.lengths.iter().filter_map(|length| IpNet::new(address, *length).ok());
                 candidates.extend(networks.filter_map(|network| self.networks.get(&network.trunc())).flatten());
             }
@@ -280,28 +334,28 @@ impl Matcher {
 }
 
 /// What an event shows that an indicator could be about.
-fn observables(event: &Event) -> Vec<(Observable, String)> {
+fn observables(event: &Event) -> Vec<Seen> {
     let mut seen = Vec::new();
     if let Some(source) = event.source() {
-        seen.push((Observable::Address, source.to_canonical().to_string()));
+        seen.push(Seen::new(Observable::Address, source.to_canonical().to_string()));
     }
     if let Some(origin) = event.detail("origin").and_then(serde_json::Value::as_str) {
-        seen.push((Observable::Url, origin.to_ascii_lowercase()));
+        seen.push(Seen::new(Observable::Url, origin.to_ascii_lowercase()));
         let host = origin.split_once("://").map_or(origin, |(_, rest)| rest);
         let host = host
             .strip_prefix('[')
             .and_then(|rest| rest.split(']').next())
             .unwrap_or_else(|| host.split(':').next().unwrap_or(host));
         match host.parse::<IpAddr>() {
-            Ok(address) => seen.push((Observable::Address, address.to_canonical().to_string())),
-            Err(_) => seen.push((Observable::Domain, host.to_ascii_lowercase())),
+            Ok(address) => seen.push(Seen::new(Observable::Address, address.to_canonical().to_string())),
+            Err(_) => seen.push(Seen::new(Observable::Domain, host.to_ascii_lowercase())),
         }
     }
     if let Some(digest) = event.detail("digest").and_then(serde_json::Value::as_str) {
-        seen.push((Observable::Sha256, digest.trim_start_matches("sha256:").to_ascii_lowercase()));
+        seen.push(Seen::new(Observable::Sha256, digest.trim_start_matches("sha256:").to_ascii_lowercase()));
     }
     if let Some(actor) = event.actor() {
-        seen.push((Observable::Account, actor.to_ascii_lowercase()));
+        seen.push(Seen::new(Observable::Account, actor.to_ascii_lowercase()));
     }
     seen
 }
@@ -325,6 +379,7 @@ mod tests {
             marking_refs: Vec::new(),
             source: None,
             feed: "f".into(),
+            trust: Trust::default(),
             created: None,
             modified: Timestamp::UNIX_EPOCH,
             loaded_at: Timestamp::UNIX_EPOCH,
@@ -397,6 +452,43 @@ mod tests {
             assert!(Matcher::new([wrong].iter(), now()).is_empty());
         }
         assert!(matches!(indicator("[process:name = 'x']").judge(now()), Use::UnmatchedPattern(_)));
+    }
+
+    #[test]
+    fn confidence_goes_with_age_and_below_the_floor_nothing_matches_from_that_second_on() {
+        const DAY: i64 = 86_400;
+        let day = |days: i64| Timestamp::from_second(days * DAY).unwrap();
+        let good = "[ipv4-addr:value = '203.0.113.9']";
+        let fading = Indicator {
+            trust: Trust::of(Some(40), Some(10)).unwrap(),
+            valid_from: day(100),
+            loaded_at: day(101),
+            modified: day(90),
+            ..indicator(good)
+        };
+        // 80 is below 40 when more than ten days went by since it began to hold.
+        let end = fading.fades_at().unwrap();
+        assert_eq!((fading.effective_confidence(day(110)), fading.judge(day(110))), (40, Use::Matched));
+        assert!(end > day(110) && end < day(111), "{end}");
+        let Use::NotUsed(why) = fading.judge(end) else { panic!("it is matched") };
+        assert_eq!(why, "its confidence of 80 is 39 at its age, under 40");
+        let matcher = Matcher::new([&fading].into_iter(), day(101));
+        let at = |time: Timestamp| Event {
+            time_ms: time.as_millisecond(),
+            ..event(json!({"src_endpoint": {"ip": "203.0.113.9"}}))
+        };
+        assert_eq!(matcher.matches(&at(day(110))).len(), 1);
+        assert!(matcher.matches(&at(end)).is_empty() && matcher.matches(&at(day(99))).is_empty());
+        assert_eq!(matcher.looking_back().matches(&at(day(99))).len(), 1);
+        assert!(Matcher::new([&fading].into_iter(), end).is_empty());
+        // Who dates ahead stays no younger for it.
+        let ahead = Indicator { modified: day(9_000), valid_from: day(90), ..fading.clone() };
+        assert_eq!(ahead.effective_confidence(day(111)), 40);
+        let unstated = Indicator { confidence: None, trust: Trust::of(Some(60), None).unwrap(), ..fading.clone() };
+        let Use::NotUsed(why) = unstated.judge(day(101)) else { panic!("it is matched") };
+        assert_eq!(why, "its confidence of 50, which is assumed since its source states none, is under 60");
+        let as_before = Indicator { trust: Trust::default(), ..unstated };
+        assert_eq!((as_before.judge(day(9_000)), as_before.fades_at()), (Use::Matched, None));
     }
 
     #[test]

@@ -37,6 +37,17 @@ pub struct Comparison {
     pub observable: Observable,
     /// As which value, in lower case.
     pub value: String,
+    /// The same as a network, read once: one event may be asked of as many as an owner can have.
+    network: Option<IpNet>,
+}
+
+/// Something that an event shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// What, and as which value.
+    pub key: (Observable, String),
+    /// The same as an address.
+    pub address: Option<IpAddr>,
 }
 
 /// A pattern.
@@ -60,20 +71,33 @@ enum Token {
 // === impl Comparison ===
 
 impl Comparison {
-    /// The network of an address, when it is more than one.
-    pub fn network(&self) -> Option<IpNet> {
-        (self.observable == Observable::Address).then(|| self.value.parse().ok()).flatten()
+    fn new(observable: Observable, value: String) -> Self {
+        let network = (observable == Observable::Address).then(|| value.parse().ok()).flatten();
+        Self { observable, value, network }
     }
 
-    fn holds(&self, seen: &[(Observable, String)]) -> bool {
-        let network = self.network();
-        seen.iter().any(|(observable, value)| {
-            *observable == self.observable
-                && match network {
-                    Some(network) => value.parse::<IpAddr>().is_ok_and(|address| network.contains(&address)),
-                    None => *value == self.value,
+    /// The network of an address, when it is more than one.
+    pub fn network(&self) -> Option<IpNet> {
+        self.network
+    }
+
+    fn holds(&self, seen: &[Seen]) -> bool {
+        seen.iter().any(|one| {
+            one.key.0 == self.observable
+                && match self.network {
+                    Some(network) => one.address.is_some_and(|address| network.contains(&address)),
+                    None => one.key.1 == self.value,
                 }
         })
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    pub(crate) fn new(observable: Observable, value: String) -> Self {
+        let address = (observable == Observable::Address).then(|| value.parse().ok()).flatten();
+        Self { key: (observable, value), address }
     }
 }
 
@@ -104,7 +128,7 @@ impl Pattern {
     }
 
     /// Whether it holds of what is seen.
-    pub fn holds(&self, seen: &[(Observable, String)]) -> bool {
+    pub fn holds(&self, seen: &[Seen]) -> bool {
         match self {
             Self::Is(comparison) => comparison.holds(seen),
             Self::And(all) => all.iter().all(|one| one.holds(seen)),
@@ -186,7 +210,7 @@ impl Parser {
             return Err(format!("it has over {COMPARISONS_COUNT_MAX} comparisons"));
         }
         let mut all: Vec<Pattern> =
-            values.into_iter().map(|value| Pattern::Is(Comparison { observable, value })).collect();
+            values.into_iter().map(|value| Pattern::Is(Comparison::new(observable, value))).collect();
         Ok(if all.len() == 1 { all.remove(0) } else { Pattern::Or(all) })
     }
 
@@ -321,7 +345,8 @@ mod tests {
     fn in_and_or_and_brackets_are_read() {
         let pattern = Pattern::parse("[domain-name:value IN ('a.example', 'b.example') OR (ipv4-addr:value = '203.0.113.9' AND user-account:account_login = 'acme/a')]").unwrap();
         assert_eq!(pattern.comparisons().count(), 4);
-        let seen = |list: &[(Observable, &str)]| list.iter().map(|(o, v)| (*o, (*v).to_owned())).collect::<Vec<_>>();
+        let seen =
+            |list: &[(Observable, &str)]| list.iter().map(|(o, v)| Seen::new(*o, (*v).to_owned())).collect::<Vec<_>>();
         assert!(pattern.holds(&seen(&[(Observable::Domain, "b.example")])));
         assert!(!pattern.holds(&seen(&[(Observable::Address, "203.0.113.9")])));
         assert!(pattern.holds(&seen(&[(Observable::Address, "203.0.113.9"), (Observable::Account, "acme/a")])));

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Indicator, Use};
+use super::{Indicator, Trust, Use};
 
 /// LIMIT: objects of one bundle.
 pub const OBJECTS_COUNT_MAX: usize = 20_000;
@@ -44,7 +44,7 @@ pub struct Bundle {
 type Marks<'a> = HashMap<&'a str, Option<&'static str>>;
 
 /// Reads a bundle.
-pub fn read(bundle: &Value, feed: &str, now: Timestamp) -> Result<Bundle, String> {
+pub fn read(bundle: &Value, from: (&str, Trust), now: Timestamp) -> Result<Bundle, String> {
     if bundle.get("type").and_then(Value::as_str) != Some("bundle") {
         return Err("its `type` is not `bundle`".to_owned());
     }
@@ -67,7 +67,7 @@ pub fn read(bundle: &Value, feed: &str, now: Timestamp) -> Result<Bundle, String
     for object in objects {
         match text(object, "type") {
             None => read.refuse(object, "it has no `type`"),
-            Some("indicator") => match indicator(object, feed, now, &named, &marks) {
+            Some("indicator") => match indicator(object, from, now, &named, &marks) {
                 Ok(indicator) => read.indicators.push(indicator),
                 Err(why) => read.refuse(object, &why),
             },
@@ -88,7 +88,7 @@ impl Bundle {
 
 fn indicator(
     object: &Value,
-    feed: &str,
+    (feed, trust): (&str, Trust),
     now: Timestamp,
     named: &HashMap<&str, String>,
     marks: &Marks<'_>,
@@ -144,6 +144,7 @@ fn indicator(
         marking_refs,
         source: source.map(|source| cut(&source)),
         feed: feed.to_owned(),
+        trust,
         created: time("created")?,
         modified: time("modified")?.ok_or("`modified` is missing")?,
         loaded_at: now,
@@ -261,7 +262,7 @@ mod tests {
     }
 
     fn read_one(extra: Value) -> Bundle {
-        read(&one(extra), "file", "2026-06-01T00:00:00Z".parse().unwrap()).unwrap()
+        read(&one(extra), ("file", Trust::default()), "2026-06-01T00:00:00Z".parse().unwrap()).unwrap()
     }
 
     #[test]
@@ -306,7 +307,8 @@ mod tests {
             for extra in [json!({"object_marking_refs": refs}), json!({"granular_markings": parts})] {
                 let mut bundle = one(extra);
                 bundle["objects"].as_array_mut().unwrap().extend(carried.clone());
-                let bundle = read(&bundle, "file", "2026-06-01T00:00:00Z".parse().unwrap()).unwrap();
+                let now = "2026-06-01T00:00:00Z".parse().unwrap();
+                let bundle = read(&bundle, ("file", Trust::default()), now).unwrap();
                 let indicator = bundle.indicators.first().unwrap();
                 assert_eq!((indicator.tlp.as_deref(), &indicator.marking_refs), (says, &refs));
             }
@@ -352,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_bundle_that_broke_is_refused_and_does_not_look_like_an_empty_one() {
-        let read = |bundle: &Value| read(bundle, "file", Timestamp::UNIX_EPOCH);
+        let read = |bundle: &Value| read(bundle, ("file", Trust::default()), Timestamp::UNIX_EPOCH);
         for bad in [json!({}), json!([]), json!({"type": "bundle", "objects": vec![json!({}); OBJECTS_COUNT_MAX + 1]})]
         {
             assert!(read(&bad).is_err());

@@ -1,5 +1,7 @@
 //! What logs held before an indicator came: found, counted once, told to its owner alone.
 
+use ringfence_threat::intel::Trust;
+
 use super::*;
 
 /// A bundle with one indicator for each place, by its number; those over 99 are marked TLP:RED.
@@ -30,7 +32,11 @@ async fn what_a_log_held_before_an_indicator_came_is_a_finding_and_counted_once(
     world.record(&running.audit, codes::SECRET_WRITTEN, json!({})).await;
     eventually("the entries", async || running.threat.health().evaluated_count >= 4).await;
     let load = async |modified: &str| {
-        running.threat.load_bundle(&scope, "partner", &bundle(&[(1, EVIL)], modified)).await.unwrap()
+        running
+            .threat
+            .load_bundle(&scope, ("partner", Trust::default()), &bundle(&[(1, EVIL)], modified))
+            .await
+            .unwrap()
     };
     let sightings = || running.threat.indicators(&scope).first().map(|one| one.sightings_count);
     let loaded = load("2026-01-01T00:00:00Z").await;
@@ -67,7 +73,7 @@ async fn what_operators_load_is_asked_of_tenants_logs_but_for_what_is_red_and_go
     world.record(&audit, codes::EGRESS_REFUSED, json!({ "origin": "https://evil.example" })).await;
     world.record(&audit, codes::EGRESS_REFUSED, json!({ "origin": "https://red.example" })).await;
     let both = bundle(&[(1, EVIL), (100, "[domain-name:value = 'red.example']")], "2026-01-01T00:00:00Z");
-    let loaded = threat.load_bundle(&Scope::Host, "partner", &both).await.unwrap();
+    let loaded = threat.load_bundle(&Scope::Host, ("partner", Trust::default()), &both).await.unwrap();
     assert_eq!((loaded.matched_count, loaded.sightings_count), (2, 0), "the host's own log held nothing of them");
     // Nobody read along: a stop before any tenant's log was asked.
     drop((threat, reader));
@@ -108,7 +114,10 @@ async fn while_a_tenant_is_locked_each_start_asks_the_logs_again_and_counts_noth
     let evil = json!({ "origin": "https://evil.example" });
     world.record(&audit, codes::EGRESS_REFUSED, evil.clone()).await;
     let (threat, reader) = world.open(audit.clone()).await;
-    threat.load_bundle(&Scope::Host, "a", &bundle(&[(1, EVIL)], "2026-01-01T00:00:00Z")).await.unwrap();
+    threat
+        .load_bundle(&Scope::Host, ("a", Trust::default()), &bundle(&[(1, EVIL)], "2026-01-01T00:00:00Z"))
+        .await
+        .unwrap();
     let (stop, stopping) = watch::channel(false);
     let running = Running { threat, audit: audit.clone(), stop, task: tokio::spawn(reader.run(stopping)) };
     let counted = |running: &Running| running.threat.indicators(&Scope::Host)[0].clone();
@@ -175,16 +184,16 @@ async fn what_is_too_much_is_refused_and_what_was_in_force_stays() {
     let world = World::new().await;
     let (scope, audit) = (world.scope(), world.audit().await);
     let (threat, _reader) = world.open(audit.clone()).await;
-    threat.load_bundle(&scope, "a", &bundle(&[(1, EVIL)], "2026-01-01T00:00:00Z")).await.unwrap();
+    threat.load_bundle(&scope, ("a", Trust::default()), &bundle(&[(1, EVIL)], "2026-01-01T00:00:00Z")).await.unwrap();
     let too_many = |loaded: Result<ringfence_threat::Loaded, ringfence_threat::ThreatError>| {
         assert!(matches!(loaded, Err(ringfence_threat::ThreatError::TooMany { .. })), "{loaded:?}");
         let kept = threat.indicators(&scope);
         assert_eq!((kept.len(), kept[0].id.as_str()), (1, "indicator--1"));
     };
     let long: Vec<String> = (0..2_100).map(|number| format!("{number}{}", "x".repeat(8_000))).collect();
-    too_many(threat.load_bundle(&scope, "a", &names(&long, "2026-01-01T00:00:00Z")).await);
+    too_many(threat.load_bundle(&scope, ("a", Trust::default()), &names(&long, "2026-01-01T00:00:00Z")).await);
     let same = vec!["evil.example".to_owned(); ringfence_threat::intel::VALUE_COUNT_MAX];
-    too_many(threat.load_bundle(&scope, "a", &names(&same, "2026-01-01T00:00:00Z")).await);
+    too_many(threat.load_bundle(&scope, ("a", Trust::default()), &names(&same, "2026-01-01T00:00:00Z")).await);
     let (again, _reader) = world.open(audit).await;
     assert_eq!(again.indicators(&scope).len(), 1, "nothing of it was kept");
 }
@@ -195,7 +204,7 @@ async fn of_too_many_that_are_kept_from_before_there_was_a_limit_some_can_be_tak
     let (scope, audit) = (world.scope(), world.audit().await);
     let same = vec!["evil.example".to_owned(); ringfence_threat::intel::VALUE_COUNT_MAX];
     let (threat, _reader) = world.open(audit.clone()).await;
-    threat.load_bundle(&scope, "a", &names(&same, "2026-01-01T00:00:00Z")).await.unwrap();
+    threat.load_bundle(&scope, ("a", Trust::default()), &names(&same, "2026-01-01T00:00:00Z")).await.unwrap();
     let kept = threat.indicators(&scope).remove(0);
     for number in 900..903 {
         let more = ringfence_threat::intel::Indicator { id: format!("indicator--{number}"), ..(*kept).clone() };
@@ -205,11 +214,11 @@ async fn of_too_many_that_are_kept_from_before_there_was_a_limit_some_can_be_tak
     assert_eq!(threat.indicators(&scope).len(), same.len() + 3);
     let mut revoked = names(&same[..1], "2026-02-01T00:00:00Z");
     revoked["objects"][0]["revoked"] = json!(true);
-    threat.load_bundle(&scope, "a", &revoked).await.unwrap();
+    threat.load_bundle(&scope, ("a", Trust::default()), &revoked).await.unwrap();
     assert!(threat.indicators(&scope)[0].revoked);
     let mut more = names(&same[..1], "2026-02-01T00:00:00Z");
     more["objects"][0]["id"] = json!("indicator--950");
-    let refused = threat.load_bundle(&scope, "a", &more).await;
+    let refused = threat.load_bundle(&scope, ("a", Trust::default()), &more).await;
     assert!(matches!(refused, Err(ringfence_threat::ThreatError::TooMany { .. })), "{refused:?}");
 }
 
@@ -227,7 +236,7 @@ async fn a_form_that_was_taken_back_stays_so_whatever_of_the_one_before_is_still
     }
     let load = |bundle: serde_json::Value| {
         let (threat, scope) = (threat.clone(), scope.clone());
-        tokio::spawn(async move { threat.load_bundle(&scope, "a", &bundle).await })
+        tokio::spawn(async move { threat.load_bundle(&scope, ("a", Trust::default()), &bundle).await })
     };
     faults.hold_flushes();
     let first = load(names(&domains, "2026-01-01T00:00:00Z"));
@@ -271,7 +280,7 @@ async fn what_is_marked_red_while_it_waits_to_be_told_is_not_told_to_tenants() {
         world.record(&audit, codes::EGRESS_REFUSED, json!({ "origin": format!("https://{domain}") })).await;
     }
     let (threat, reader) = world.open(audit.clone()).await;
-    threat.load_bundle(&Scope::Host, "a", &names(&domains, "2026-01-01T00:00:00Z")).await.unwrap();
+    threat.load_bundle(&Scope::Host, ("a", Trust::default()), &names(&domains, "2026-01-01T00:00:00Z")).await.unwrap();
     let (stop, stopping) = watch::channel(false);
     let running = Running { threat, audit, stop, task: tokio::spawn(reader.run(stopping)) };
     let told = async || -> Vec<String> {
@@ -283,7 +292,7 @@ async fn what_is_marked_red_while_it_waits_to_be_told_is_not_told_to_tenants() {
     let mut red = names(&domains, "2026-02-01T00:00:00Z");
     red["objects"].as_array_mut().unwrap().retain(|one| one["id"] == "indicator--001");
     red["objects"][0]["object_marking_refs"] = json!(["marking-definition--5e57c739-391a-4eb3-b6be-7d15ca92d5ed"]);
-    running.threat.load_bundle(&Scope::Host, "a", &red).await.unwrap();
+    running.threat.load_bundle(&Scope::Host, ("a", Trust::default()), &red).await.unwrap();
     eventually("the third", async || told().await.contains(&"indicator--002".to_owned())).await;
     assert!(!told().await.contains(&"indicator--001".to_owned()), "{:?}", told().await);
     running.stop().await;

@@ -11,6 +11,7 @@
 
 mod anew;
 mod intelligence;
+mod trust;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
