@@ -51,7 +51,7 @@ fn pieces(pieces: &[&'static str]) -> WasiBody {
 async fn sending(rules: Value) -> (Setup, String, tokio::sync::mpsc::UnboundedReceiver<String>) {
     let (address, taken) = receiver().await;
     let origin = format!("http://{address}");
-    let setup = setup(&[&origin], allowing(address), Budget::DEFAULT).await;
+    let setup = setup(&[&origin], allowing(address), Budget::CEILING).await;
     let rules = Arc::new(serde_json::from_value(rules).unwrap());
     setup.rig.standing.publish(Table { losses: [("acme".parse().unwrap(), rules)].into(), ..Table::default() });
     (setup, origin, taken)
