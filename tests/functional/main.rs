@@ -16,6 +16,7 @@ mod calls;
 mod capabilities;
 mod care;
 mod certificates;
+mod data_loss;
 mod definitions;
 mod deploys;
 mod destructions;

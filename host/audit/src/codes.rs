@@ -231,6 +231,10 @@ pub const RESPONSE_ASKED: &str = "THR-012 response-asked";
 pub const ENTRIES_SKIPPED: &str = "THR-013 entries-skipped";
 /// A plugin sends far more out of the host than it usually does.
 pub const EGRESS_VOLUME: &str = "THR-014 egress-volume";
+/// What looks like personal data was in what a plugin sent out or logged.
+pub const DATA_LOSS: &str = "THR-015 data-loss";
+/// A body that a plugin sent out could not be looked through for personal data.
+pub const DATA_UNINSPECTED: &str = "THR-016 data-uninspected";
 /// A part of the audit log was taken away as an archive.
 pub const AUDIT_EXPORTED: &str = "AUD-002 audit-exported";
 /// A damaged log was closed and a new shard of it begun.
@@ -338,7 +342,8 @@ pub fn class_of(code: &str) -> u32 {
         | POLICY_SHADOWED | CEILING_WRITTEN | LABELS_WRITTEN | CONFIG_WRITTEN | FIELD_RULES_WRITTEN
         | SUBJECT_ERASED | SIGN_IN_CHANGED | TRUST_CHANGED | REVIEW_OPENED | REVIEW_DECIDED | REVIEW_CLOSED
         | REVIEW_OVERDUE => class::ENTITY_MANAGEMENT,
-        TENANT_ISOLATION | THREAT_FOUND | REQUEST_BURST | EGRESS_VOLUME | CANARY_TOUCHED => class::DETECTION,
+        TENANT_ISOLATION | THREAT_FOUND | REQUEST_BURST | EGRESS_VOLUME | DATA_LOSS | DATA_UNINSPECTED
+        | CANARY_TOUCHED => class::DETECTION,
         INCIDENT_CHANGED | BREACH_CLOCK => class::INCIDENT,
         CHECK_RESULT => class::COMPLIANCE,
         REMEDIATION_CHANGED | RESPONSE_MADE | RESPONSE_UNDONE | RESPONSE_ENDED | RESPONSE_ASKED => class::REMEDIATION,
@@ -379,7 +384,8 @@ pub fn activity_of(code: &str) -> u8 {
         // create, log on, assign, install
         TENANT_CREATED | TENANT_ISOLATION | OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_CREATED
         | PERSON_INVITED | CAPABILITY_GRANTED | APPROVAL_GIVEN | VERSION_PUSHED | THREAT_FOUND | REQUEST_BURST
-        | EGRESS_VOLUME | CANARY_TOUCHED | CHECK_RESULT | REVIEW_OPENED | BACKUP_CREATED => 1,
+        | EGRESS_VOLUME | DATA_LOSS | DATA_UNINSPECTED | CANARY_TOUCHED | CHECK_RESULT | REVIEW_OPENED
+        | BACKUP_CREATED => 1,
         // read, revoke, update of a finding
         TOKEN_REVOKED | PERSON_REMOVED | SESSION_FALLEN | SESSION_ENDED | CAPABILITY_REVOKED | ELEVATION_ENDED
         | DATA_READ | AUDIT_EXPORTED | INCIDENT_CHANGED | BREACH_CLOCK => 2,

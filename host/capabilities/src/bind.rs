@@ -126,6 +126,7 @@ impl Capabilities {
             Arc::clone(&ledger),
             Arc::clone(&self.clock),
             grants.clone(),
+            guarded.clone(),
         ));
         let leave = Leave { overseer: binding.overseer, notebook: Arc::clone(&notebook), notes };
         let gate = Gate {

@@ -1,11 +1,14 @@
 //! What standing says of one plugin now, and who is told of what it tries: refused destinations, names that are bait,
-//! and how much it sends out.
+//! how much it sends out, and what was found in that.
 //!
 //! Must never wait, and never let on to a guest that a name is bait: its answer is the same.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ringfence_core::{Clock, PluginName, Standing, TenantId};
+use ringfence_core::{
+    Clock, InvocationId, Loss, LossActions, LossKind, LossPlace, LossTaken, PluginName, Standing, TenantId,
+};
 
 use crate::pii::Witness;
 
@@ -57,6 +60,30 @@ impl Guarded {
         self.standing.sent(whose, &self.plugin, bytes, self.clock.monotonic());
     }
 
+    /// What is done about personal data that it sends to a host; without one, that it logs.
+    pub(crate) fn loss_actions(&self, host: Option<&str>) -> LossActions {
+        self.standing.loss_actions(&self.tenant, host)
+    }
+
+    /// Tells of what was found on its way out.
+    pub(crate) fn lost(&self, lost: &Lost<'_>, kinds: impl IntoIterator<Item = LossKind>) {
+        let mut counts = BTreeMap::<LossKind, u64>::new();
+        kinds.into_iter().for_each(|kind| *counts.entry(kind).or_default() += 1);
+        for (kind, count) in counts {
+            self.standing.lost(Loss {
+                tenant: Some(self.tenant.clone()),
+                plugin: self.plugin.clone(),
+                invocation: Some(lost.invocation.clone()),
+                kind,
+                place: lost.place,
+                host: lost.host.map(ToOwned::to_owned),
+                taken: lost.taken,
+                count,
+                others_count: 0,
+            });
+        }
+    }
+
     /// Tells of a refused destination.
     pub(crate) fn refused(&self, origin: &str, why: &'static str) {
         self.witness.tried(Tried::Egress { origin: origin.to_owned(), why });
@@ -82,6 +109,14 @@ impl Guarded {
             self.asked(kind, path, got);
         }
     }
+}
+
+/// Where something was found on its way out, and what was done.
+pub(crate) struct Lost<'a> {
+    pub(crate) invocation: &'a InvocationId,
+    pub(crate) place: LossPlace,
+    pub(crate) host: Option<&'a str>,
+    pub(crate) taken: LossTaken,
 }
 
 /// What a guest got that asked for a name.

@@ -22,6 +22,7 @@ pub mod http;
 mod keyvalue;
 mod logging;
 mod logs;
+mod loss;
 mod overseer;
 mod pii;
 mod queue;

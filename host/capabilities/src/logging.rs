@@ -1,19 +1,22 @@
 //! `wasi:logging` and what a guest prints: both become lines of its plugin's log, within its log budget.
 //!
-//! Must never keep a guest waiting, and never write for a guest without a grant; the host's own words to the plugin's
-//! owner (why a request was refused, that a budget is used up) are written all the same.
+//! Must never keep a guest waiting, never write for a guest without a grant, and never write what the tenant's settings against
+//! data loss look for: a word stands in its place. The host's own words to the plugin's owner (why a request was refused,
+//! that a budget is used up) are written all the same.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ringfence_core::{Capability, CausedBy, Clock, InvocationId, limits};
+use ringfence_core::{Capability, CausedBy, Clock, InvocationId, LossPlace, LossTaken, limits};
 use ringfence_engine::{Guest, GuestOutput, Meter};
 use wasmtime::component::Linker;
 
 use crate::bind::{Bindings, View};
 use crate::bindings::logging::wasi::logging::logging::{self, Level};
 use crate::grants::LiveGrants;
+use crate::guarded::{Guarded, Lost};
 use crate::logs::{GuestLog, LogLevel, LogLine};
+use crate::loss::masked;
 use crate::pii::Verdict;
 use crate::quota::Ledger;
 
@@ -57,6 +60,7 @@ pub(crate) struct Notebook {
     ledger: Arc<Ledger>,
     clock: Arc<dyn Clock>,
     grants: LiveGrants,
+    guarded: Guarded,
     said_full: AtomicBool,
 }
 
@@ -70,8 +74,10 @@ impl Notebook {
         ledger: Arc<Ledger>,
         clock: Arc<dyn Clock>,
         grants: LiveGrants,
+        guarded: Guarded,
     ) -> Self {
-        Self { log, invocation, caused_by, meter, ledger, clock, grants, said_full: AtomicBool::new(false) }
+        let said_full = AtomicBool::new(false);
+        Self { log, invocation, caused_by, meter, ledger, clock, grants, guarded, said_full }
     }
 
     /// A line of the guest's: written when logging is granted and the budget allows.
@@ -79,10 +85,17 @@ impl Notebook {
         if !self.grants.has(Capability::Logging) {
             return;
         }
-        let (context, message) = (cut(context, CONTEXT_BYTES_MAX), cut(message, limits::LOG_LINE_BYTES_MAX));
+        let looked_for = self.guarded.loss_actions(None);
+        let (context, in_context) = masked(context, CONTEXT_BYTES_MAX, looked_for);
+        let (message, in_message) = masked(message, limits::LOG_LINE_BYTES_MAX, looked_for);
         let bytes = context.len().saturating_add(message.len()).saturating_add(1) as u64;
         let why = match self.ledger.log_bytes(bytes) {
-            Ok(()) if self.meter.log_bytes(bytes).is_ok() => return self.put(level, context, message),
+            Ok(()) if self.meter.log_bytes(bytes).is_ok() => {
+                let (invocation, taken) = (&self.invocation, LossTaken::Masked);
+                let lost = Lost { invocation, place: LossPlace::Log, host: None, taken };
+                self.guarded.lost(&lost, in_context.iter().chain(&in_message).map(|hit| hit.kind));
+                return self.put(level, context, message);
+            }
             Ok(()) => {
                 self.ledger.unlog_bytes(bytes);
                 "the log budget of this invocation is used up".to_owned()
@@ -233,6 +246,24 @@ mod tests {
             .unwrap();
         let line = rig.lines.messages().remove(0);
         assert!(line.ends_with("(cut)") && line.len() <= limits::LOG_LINE_BYTES_MAX + 6);
+    }
+
+    #[tokio::test]
+    async fn what_is_looked_for_is_masked_and_counted_in_what_is_logged_and_printed() {
+        let rig = Rig::new(LOGGING).await;
+        let mut guest = rig.guest(Budget::DEFAULT);
+        let card = "4111 1111 1111 1111";
+        logging::Host::log(&mut guest.view(), Level::Info, card.into(), format!("paid with {card}")).unwrap();
+        let printed = Printed::new(Arc::clone(&guest.bound.notebook), Stream::Output);
+        printed.write(b"NHS 943 47");
+        printed.write(b"6 5919 of ann@example.com\n");
+        let messages = rig.lines.messages();
+        assert_eq!(messages, ["paid with [card]", "NHS [nhs-number] of ann@example.com"]);
+        let mut told: Vec<_> = rig.standing.take_losses(None);
+        told.sort_by_key(|loss| loss.kind);
+        let told: Vec<_> = told.iter().map(|loss| (loss.kind.as_str(), loss.place, loss.taken, loss.count)).collect();
+        let logged = |word, count| (word, LossPlace::Log, LossTaken::Masked, count);
+        assert_eq!(told, [logged("card", 2), logged("nhs-number", 1)]);
     }
 
     #[tokio::test]

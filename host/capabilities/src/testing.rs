@@ -235,6 +235,7 @@ impl Rig {
             Arc::clone(&self.ledger),
             Arc::new(Still),
             self.live(),
+            self.guarded(),
         ))
     }
 

@@ -15,6 +15,7 @@ pub mod fields;
 pub mod host_call;
 pub mod ids;
 pub mod limits;
+pub mod loss;
 pub mod manifest;
 pub mod proof;
 pub mod quota;
@@ -36,6 +37,7 @@ pub use ids::{
     ApprovalId, BackupId, DecisionId, Digest, InvocationId, JobId, PlanName, PluginName, PrincipalId, QueueName,
     RequestId, ResourceName, ReviewId, RunId, SessionId, TenantId, WordError,
 };
+pub use loss::{Loss, LossAction, LossActions, LossKind, LossPlace, LossRules, LossTaken};
 pub use manifest::{Manifest, ManifestError};
 pub use proof::{ActClass, Action, Permit, Principal, PrincipalKind, Resource, Role, Strength};
 pub use quota::{Ceiling, Exhausted, Plans, Quota, QuotaChoice, QuotaError, QuotaKind, QuotaOverrides};

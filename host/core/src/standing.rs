@@ -13,8 +13,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
+use crate::loss::Losses;
 use crate::volume::{Volume, Volumes};
-use crate::{Digest, PluginName, Principal, PrincipalId, Source, TenantId};
+use crate::{Digest, Loss, LossActions, LossRules, PluginName, Principal, PrincipalId, Source, TenantId};
 
 /// LIMIT: callers whose pace is measured at once; when there are more, the quietest are forgotten.
 const PACES_COUNT_MAX: usize = 16_384;
@@ -74,6 +75,8 @@ pub struct Table {
     pub read_only: HashMap<TenantId, Hold>,
     /// Names that tenants themselves chose as canaries.
     pub canaries: HashMap<TenantId, Arc<BTreeSet<String>>>,
+    /// What is done about personal data on its way out, where a tenant chose; else what is usual.
+    pub losses: HashMap<TenantId, Arc<LossRules>>,
 }
 
 /// Why a request is held back.
@@ -120,12 +123,13 @@ pub struct Burst {
     pub usual: Option<u32>,
 }
 
-/// The table in force, the paces of callers, and what plugins send out.
+/// The table in force, the paces of callers, how much plugins send out, and what was found in it.
 #[derive(Debug, Default)]
 pub struct Standing {
     table: ArcSwap<Table>,
     seen: Mutex<Seen>,
     sent: Mutex<Volumes>,
+    lost: Mutex<Losses>,
 }
 
 #[derive(Debug, Default)]
@@ -307,6 +311,28 @@ impl Standing {
         seen.bursts.retain(|burst| burst.tenant.as_ref() != Some(tenant));
     }
 
+    /// What is done about personal data that a plugin of the tenant sends to a host; without one, that it logs.
+    pub fn loss_actions(&self, tenant: &TenantId, host: Option<&str>) -> LossActions {
+        let table = self.table.load();
+        let Some(rules) = table.losses.get(tenant) else { return LossActions::default() };
+        host.map_or(rules.detectors, |host| rules.toward(host))
+    }
+
+    /// Counts what was found on its way out.
+    pub fn lost(&self, loss: Loss) {
+        self.losses().count(loss);
+    }
+
+    /// What was found and is to be told now; all of it without a time.
+    pub fn take_losses(&self, now: Option<Duration>) -> Vec<Loss> {
+        self.losses().take(now)
+    }
+
+    /// Has a loss told that nobody had; for drills.
+    pub fn play_loss(&self, loss: Loss) {
+        self.losses().play(loss);
+    }
+
     fn count(&self, principal: &PrincipalId, tenant: Option<&TenantId>, now: Duration, is_held: bool) {
         let mut seen = self.seen();
         let seen = &mut *seen;
@@ -337,6 +363,10 @@ impl Standing {
 
     fn volumes(&self) -> std::sync::MutexGuard<'_, Volumes> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn losses(&self) -> std::sync::MutexGuard<'_, Losses> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {

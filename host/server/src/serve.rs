@@ -187,6 +187,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, (io, crowds): (&
     backups.abort();
     let _ = assurance.await;
     wired.control.flush_host_calls().await;
+    wired.threat.flush_losses().await;
     // A round that waits for a witness is given up: the next start takes it up where the logs stand.
     anchoring.abort();
     // A sweep stops between two tiles, each of which goes whole or not at all.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ringfence_audit::Log;
+use ringfence_core::{LossAction, LossKind};
 use ringfence_store::Op;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -237,6 +238,10 @@ impl Threat {
         note(unmatched > 0, format!("{unmatched} indicators cannot be matched here, or are not used"));
         note(settings.canaries.is_empty(), "no names of secrets are laid out as bait".to_owned());
         note(settings.working_hours.is_none(), "working hours are not set, so no act is out of them".to_owned());
+        for kind in LossKind::ALL.into_iter().filter(|kind| settings.data_loss.detectors.of(*kind) == LossAction::Off) {
+            let what = format!("`{}` is off: it is not looked for in what plugins send out and log", kind.as_str());
+            note(*scope != Scope::Host, what);
+        }
         note(settings.automatic.is_empty(), "no rule may answer by itself".to_owned());
         note(*scope != Scope::Host, "what happens to the host as a whole is in its own log".to_owned());
         spots

@@ -1,8 +1,8 @@
 //! Drills: synthetic attacks on the shipped rules, through the real log, the real reader and the real responses.
 //!
 //! Every event of a drill carries its label, and is about principals, plugins and addresses that do not exist (addresses of
-//! documentation, names `drill-...`). A burst is counted where requests are, what is sent out where bytes are, and bait is
-//! asked for where the table of names is; the other attacks begin with their entries in the log. Must never count a miss as
+//! documentation, names `drill-...`). A burst is counted where requests are, what is sent out where bytes and hits are, and bait
+//! is asked for where the table of names is; the other attacks begin with their entries in the log. Must never count a miss as
 //! nothing: a rule that found nothing in time is a miss, and times are told with their number. A response holds when what it
 //! is against is refused where requests are admitted, not when it was decided. What a drill holds is let go at its end.
 
@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use ringfence_audit::{Event as AuditEvent, Log, Outcome, codes};
-use ringfence_core::PrincipalId;
 use ringfence_core::standing::{Attempt, CANARY_NAMES};
+use ringfence_core::{Loss, LossKind, LossPlace, LossTaken, PluginName, PrincipalId};
 use serde_json::{Value, json};
 
 use crate::finding::Finding;
@@ -38,6 +38,8 @@ pub enum Attack {
     Burst,
     /// A plugin that sends out far more than it usually does.
     Volume,
+    /// A plugin that sends out what looks like the number of a payment card.
+    Loss,
     /// A plugin asks for a name that is bait.
     Bait,
 }
@@ -96,6 +98,7 @@ pub fn attack(rule: &str) -> Option<Attack> {
     match rule {
         "request-burst" => Some(Attack::Burst),
         "egress-volume" => Some(Attack::Volume),
+        "dlp-hit" => Some(Attack::Loss),
         "canary" => Some(Attack::Bait),
         _ => entries(rule).map(Attack::Entries),
     }
@@ -252,6 +255,12 @@ impl Threat {
                 }
                 Vec::new()
             }
+            Attack::Loss => {
+                if let Ok(plugin) = name.parse() {
+                    self.inner.standing.play_loss(loss(scope, plugin));
+                }
+                Vec::new()
+            }
             Attack::Volume => {
                 if let Ok(plugin) = name.parse() {
                     self.inner.standing.play_volume(scope.tenant(), &plugin, self.inner.clock.monotonic());
@@ -354,6 +363,21 @@ fn attempt(response: &Response, opened_at: Timestamp) -> Option<Attempt<'_>> {
 /// What the principal and the plugin of a drill are called.
 fn name_of(label: &str) -> String {
     format!("drill-{}", label.chars().filter(char::is_ascii_alphanumeric).take(40).collect::<String>())
+}
+
+/// What a drill's plugin sends to nobody.
+fn loss(scope: &Scope, plugin: PluginName) -> Loss {
+    Loss {
+        tenant: scope.tenant().cloned(),
+        plugin,
+        invocation: None,
+        kind: LossKind::Card,
+        place: LossPlace::Body,
+        host: Some("drill.example".to_owned()),
+        taken: LossTaken::Sent,
+        count: 1,
+        others_count: 0,
+    }
 }
 
 fn home(scope: &Scope) -> &str {

@@ -17,6 +17,7 @@ pub mod incident;
 mod incidents;
 pub mod intel;
 mod intelligence;
+mod loss;
 mod past;
 mod preview;
 pub mod response;

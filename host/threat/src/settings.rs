@@ -1,9 +1,9 @@
 //! How an owner wants detection to act: which rules may answer by themselves, whether addresses may be blocked, names laid
-//! out as bait, and working hours.
+//! out as bait, working hours, and what is done about personal data that plugins send out or log.
 //!
 //! Pure. Nothing acts by itself, and no address is blocked, until its owner says so.
 
-use ringfence_core::ResourceName;
+use ringfence_core::{LossRules, ResourceName};
 use serde::{Deserialize, Serialize};
 
 use crate::ThreatError;
@@ -37,12 +37,16 @@ pub struct Settings {
     pub canaries: Vec<ResourceName>,
     /// When the tenant works.
     pub working_hours: Option<WorkingHours>,
+    /// What is done about personal data on its way out of the tenant. Left out where it is the usual.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub data_loss: LossRules,
 }
 
 impl Settings {
     /// Nothing acts by itself.
     pub fn unset() -> Self {
-        Self { automatic: Vec::new(), block_source: SourceBlocks::Refused, canaries: Vec::new(), working_hours: None }
+        let (automatic, canaries, data_loss) = Default::default();
+        Self { automatic, block_source: SourceBlocks::Refused, canaries, working_hours: None, data_loss }
     }
 
     /// Whether they can be followed.
@@ -57,7 +61,7 @@ impl Settings {
         if let Some(why) = self.working_hours.as_ref().and_then(|hours| hours.check().err()) {
             return bad(why);
         }
-        Ok(())
+        self.data_loss.check().map_err(|what| ThreatError::BadSettings { what })
     }
 
     /// What would be seen or done less under the next ones than under these, in words; empty where it is as much or more.
@@ -72,6 +76,7 @@ impl Settings {
         if self.working_hours.is_some() && self.working_hours != next.working_hours {
             weakened.push("other working hours".to_owned());
         }
+        weakened.extend(self.data_loss.weakened(&next.data_loss));
         weakened
     }
 
@@ -81,9 +86,27 @@ impl Settings {
     }
 }
 
+fn is_usual(rules: &LossRules) -> bool {
+    *rules == LossRules::default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn refusing() -> LossRules {
+        serde_json::from_str(r#"{"detectors": {"card": "refuse"}}"#).unwrap()
+    }
+
+    #[test]
+    fn settings_of_before_are_read_and_those_of_now_as_they_were_written() {
+        let before = r#"{"automatic": [], "block_source": "refused", "canaries": [], "working_hours": null}"#;
+        assert_eq!(serde_json::from_str::<Settings>(before).unwrap(), Settings::unset());
+        assert_eq!(serde_json::to_value(Settings::unset()).unwrap().get("data_loss"), None);
+        let set = Settings { data_loss: refusing(), ..Settings::unset() };
+        let text = serde_json::to_string(&set).unwrap();
+        assert_eq!(serde_json::from_str::<Settings>(&text).unwrap(), set);
+    }
 
     #[test]
     fn nothing_acts_until_its_owner_says_so() {
@@ -100,13 +123,15 @@ mod tests {
             block_source: SourceBlocks::Allowed,
             canaries: vec!["id-rsa".parse().unwrap()],
             working_hours: Some(WorkingHours { time_zone: "UTC".into(), from_hour: 9, to_hour: 17, days: vec![1] }),
+            data_loss: refusing(),
         };
-        assert_eq!(set.weakened(&Settings::unset()).len(), 5);
+        assert_eq!(set.weakened(&Settings::unset()).len(), 6);
         for weaker in [
             Settings { automatic: vec!["canary".into()], ..set.clone() },
             Settings { block_source: SourceBlocks::Refused, ..set.clone() },
             Settings { canaries: Vec::new(), ..set.clone() },
             Settings { working_hours: None, ..set.clone() },
+            Settings { data_loss: LossRules::default(), ..set.clone() },
         ] {
             assert_eq!(set.weakened(&weaker).len(), 1, "{weaker:?}");
         }
@@ -127,6 +152,10 @@ mod tests {
                     to_hour: 17,
                     days: vec![1],
                 }),
+                ..Settings::unset()
+            },
+            Settings {
+                data_loss: serde_json::from_str(r#"{"exempt": {"card": ["*"]}}"#).unwrap(),
                 ..Settings::unset()
             },
         ] {

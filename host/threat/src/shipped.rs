@@ -13,12 +13,13 @@ use crate::{ThreatError, sigma};
 pub const OWNER: &str = "ringfence";
 
 /// Their names and texts.
-pub const TEXTS: [(&str, &str); 28] = [
+pub const TEXTS: [(&str, &str); 29] = [
     ("audit-gap", include_str!("../../../docs/reference/rules/audit-gap.yml")),
     ("backup-deletion", include_str!("../../../docs/reference/rules/backup-deletion.yml")),
     ("brute-force", include_str!("../../../docs/reference/rules/brute-force.yml")),
     ("canary", include_str!("../../../docs/reference/rules/canary.yml")),
     ("detection-weakened", include_str!("../../../docs/reference/rules/detection-weakened.yml")),
+    ("dlp-hit", include_str!("../../../docs/reference/rules/dlp-hit.yml")),
     ("door-and-key", include_str!("../../../docs/reference/rules/door-and-key.yml")),
     ("egress-denied", include_str!("../../../docs/reference/rules/egress-denied.yml")),
     ("egress-scan", include_str!("../../../docs/reference/rules/egress-scan.yml")),

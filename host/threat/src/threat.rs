@@ -284,6 +284,10 @@ impl Threat {
     /// Writes an owner's settings; in force for the next event.
     pub async fn put_settings(&self, scope: &Scope, settings: Settings) -> Result<(), ThreatError> {
         settings.check()?;
+        if *scope == Scope::Host && settings.data_loss != Settings::unset().data_loss {
+            let what = "`data_loss` is each tenant's own: the host has no plugins".to_owned();
+            return Err(ThreatError::BadSettings { what });
+        }
         let _one = self.inner.changing.lock().await;
         self.store(scope)?.put_json(&settings_key(), &settings).await?;
         self.state_mut().settings.insert(scope.clone(), Arc::new(settings));
@@ -643,10 +647,12 @@ impl Threat {
         let state = self.state();
         let mut table = response::table(state.responses.values(), self.inner.clock.now());
         for (scope, settings) in &state.settings {
-            if let (Scope::Tenant(tenant), false) = (scope, settings.canaries.is_empty()) {
+            let Scope::Tenant(tenant) = scope else { continue };
+            if !settings.canaries.is_empty() {
                 let names = settings.canaries.iter().map(ToString::to_string).collect();
                 table.canaries.insert(tenant.clone(), Arc::new(names));
             }
+            table.losses.insert(tenant.clone(), Arc::new(settings.data_loss.clone()));
         }
         self.inner.standing.publish(table);
     }

@@ -361,6 +361,7 @@ impl Watcher {
             }
         }
         self.tell_volumes().await;
+        self.threat.tell_losses(Some(self.threat.inner.clock.monotonic())).await;
         for response in self.threat.end_due().await {
             let place = if response.kind.is_on_hosts_log() { &Scope::Host } else { &response.scope };
             let Some(log) = self.log(place) else { continue };

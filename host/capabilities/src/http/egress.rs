@@ -1,7 +1,7 @@
 //! The egress gate: every outgoing request of every guest, of either version of `wasi:http`, comes through here.
 //!
-//! In this order: is it counted, is `http` granted for exactly this origin now, does policy leave it, does the name resolve
-//! only to public addresses, connect to one of those addresses and no other. Redirects are not followed: the guest sees them, and
+//! In this order: is it counted, is `http` granted for exactly this origin now, does policy leave it, may what it holds leave
+//! the tenant (`inspect.rs`, its body as it passes), does the name resolve only to public addresses, connect to one of those addresses and no other. Redirects are not followed: the guest sees them, and
 //! following one is a new request that comes through here again. Must never add a credential, and never trust a name
 //! twice: what was checked is what is dialled. `http://NAME.plugin.internal` is another plugin of the tenant: granted like
 //! any origin, handed over inside the host (`inside.rs`), and below that suffix nothing is ever looked up.
@@ -28,6 +28,7 @@ use super::charge::Charged;
 use super::client_certificate::{self, Certificates};
 use super::connect::{self, Resolver};
 use super::inside::Caller;
+use super::inspect::Inspection;
 use crate::error::CapabilitiesError;
 use crate::grants::LiveGrants;
 use crate::guarded::Guarded;
@@ -265,6 +266,15 @@ impl WasiHttpHooks for Gate {
             Ok(Destination::Plugin(to)) => return self.call(to, request, options),
             Err(error) => return Box::new(async move { Err(error) }),
         };
+        let inspection = Inspection::of(self, &origin.host, origin.text());
+        let looked_through = match &inspection {
+            Some(inspection) => inspection.look(request),
+            None => Ok(request),
+        };
+        let request = match looked_through {
+            Ok(request) => request,
+            Err(error) => return Box::new(async move { Err(error) }),
+        };
         let (outbound, notebook) = (Arc::clone(&self.outbound), Arc::clone(&self.notebook));
         let ledger = Arc::clone(&self.ledger);
         let request = request.map(|body| Charged::wrap(body, &ledger));
@@ -276,7 +286,8 @@ impl WasiHttpHooks for Gate {
         });
         let task = AbortOnDrop(task);
         Box::new(async move {
-            let answer = task.wait().await?.map(|body| Charged::wrap(body, &ledger));
+            let why = |error| inspection.and_then(|inspection| inspection.refusal()).unwrap_or(error);
+            let answer = task.wait().await.map_err(why)?.map(|body| Charged::wrap(body, &ledger));
             let end: SendEnd = Box::new(async { Ok(()) });
             Ok((answer, end))
         })

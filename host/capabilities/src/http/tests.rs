@@ -22,6 +22,7 @@ use crate::calls::{Exchange, PluginCall};
 use crate::testing::{Rig, root_chain};
 
 mod identity;
+mod loss;
 
 /// Answers with one list of addresses after the other, the last one for ever.
 struct Script {

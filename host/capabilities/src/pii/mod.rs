@@ -19,6 +19,7 @@ use wasmtime::component::Linker;
 use crate::bind::{Bindings, Bound, View};
 use crate::bindings::pii::ringfence::plugin::pii::{self, Error};
 
+pub(crate) use detect::is_nhs_number;
 pub use rules::FieldRules;
 
 use detect::{DETECT_BYTES_MAX, Finding, Kind, detect};

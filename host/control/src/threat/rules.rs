@@ -10,8 +10,8 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use ringfence_audit::codes;
-use ringfence_core::ResourceName;
 use ringfence_core::proof::act;
+use ringfence_core::{LossRules, ResourceName};
 use ringfence_threat::risk::WorkingHours;
 use ringfence_threat::settings::SourceBlocks;
 use ringfence_threat::{Edition, RuleText, Settings};
@@ -171,11 +171,17 @@ fn settings_of(asked: ThreatSettings) -> Result<Settings, ApiError> {
         .working_hours
         .map(|hours| serde_json::from_value(hours).map_err(|error| bad(&format!("`working_hours`: {error}"))))
         .transpose()?;
+    let data_loss: LossRules = asked
+        .data_loss
+        .map(|rules| serde_json::from_value(rules).map_err(|error| bad(&format!("`data_loss`: {error}"))))
+        .transpose()?
+        .unwrap_or_default();
     Ok(Settings {
         automatic: asked.automatic,
         block_source,
         canaries: asked.canaries.iter().map(|name| name.parse()).collect::<Result<_, _>>()?,
         working_hours,
+        data_loss,
     })
 }
 
@@ -185,6 +191,7 @@ fn settings_view(settings: &Settings) -> ThreatSettings {
         block_source: Some(word(&settings.block_source)),
         canaries: settings.canaries.iter().map(ToString::to_string).collect(),
         working_hours: settings.working_hours.as_ref().and_then(|hours| serde_json::to_value(hours).ok()),
+        data_loss: serde_json::to_value(&settings.data_loss).ok(),
     }
 }
 

@@ -149,6 +149,10 @@ pub struct ThreatSettings {
     /// When the tenant works: `{"time_zone", "from_hour", "to_hour", "days"}`; Monday is 1.
     #[schema(value_type = Option<Object>)]
     pub working_hours: Option<serde_json::Value>,
+    /// What is done about personal data that plugins send out or log, `{"detectors", "exempt"}`: each of `card`, `nhs-number`,
+    /// `email`, `phone` and `uninspected` is `off`, `report` or `refuse`; hosts are exempt by detector. Of tenants alone.
+    #[schema(value_type = Option<Object>)]
+    pub data_loss: Option<serde_json::Value>,
 }
 
 /// Against whom or what.

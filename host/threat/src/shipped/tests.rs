@@ -84,6 +84,16 @@ fn traces() -> Vec<(&'static str, Vec<Event>, Vec<Event>)> {
             many(1, 1, "THR-014 egress-volume", nothing),
             many(200, 1, "INV-022 http-calls", |_| json!({"egress_out_bytes": 1 << 20})),
         ),
+        (
+            "dlp-hit",
+            many(1, 1, "THR-015 data-loss", |_| json!({"detector": "card", "direction": "egress"})),
+            // Masked in a log, or not looked through.
+            [
+                many(9, 60, "THR-015 data-loss", |_| json!({"detector": "card", "direction": "log"})),
+                many(9, 60, "THR-016 data-uninspected", |_| json!({"direction": "egress"})),
+            ]
+            .concat(),
+        ),
         ("canary", many(1, 1, "THR-003 canary-touched", nothing), many(90, 1, "SEC-001 secret-written", nothing)),
         ("personal-data-refused", many(3, 90, "PII-002 x", nothing), many(30, 9, "PII-001 x", nothing)),
         ("mass-open", many(240, 0, "PII-001 x", nothing), many(100, 1, "PII-001 x", nothing)),
