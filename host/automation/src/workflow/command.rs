@@ -249,7 +249,7 @@ fn decide(
     if agreed.iter().any(|yes| (people.is_same)(&yes.by)) {
         return Err(Refusal::SecondPerson("you agreed already"));
     }
-    let is_starter = state.started.as_ref().is_some_and(|started| (people.is_same)(&started.by));
+    let is_starter = state.started.as_ref().is_some_and(|started| (people.is_same)(started.starter()));
     if approved && question.approvals_count > 1 && is_starter {
         return Err(Refusal::SecondPerson("you started this run"));
     }
