@@ -1,10 +1,13 @@
 //! A care visit. At the point `visit.validate` a note that says nothing is refused; at `visit.seal` its personal fields are
-//! sealed too, before anybody keeps them. A run then tells the office, waits for somebody to acknowledge the visit, and tells
-//! the manager when nobody does in time: through the queue `visit-notices`, whose messages come back here.
+//! sealed too, before anybody keeps them. At `visit.kept` a run begins, one for each visit however often that is told: it tells
+//! the office, waits for somebody to acknowledge the visit (`visit.acknowledged`), and tells the manager when nobody does in
+//! time: through the queue `visit-notices`, whose messages come back here.
 
 use std::time::Duration;
 
-use ringfence_sdk::{Config, Delivery, Http, HttpRequest, Input, Occasion, Pii, Queues, Result, Steps};
+use ringfence_sdk::{
+    Beginning, Config, Delivery, Http, HttpRequest, Input, Occasion, Pii, Queues, Result, Runs, Steps,
+};
 use ringfence_sdk::{ensure, hook, plugin, refuse, workflow};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
@@ -18,13 +21,21 @@ struct Visit {
 }
 
 #[hook("*")]
-fn on_visit(mut visit: Visit, occasion: Occasion, pii: Pii) -> Result<Visit> {
+fn on_visit(mut visit: Visit, occasion: Occasion, pii: Pii, runs: Runs) -> Result<Visit> {
     if visit.note.trim().len() < 10 {
         return Err(refuse("the note does not say what was done"));
     }
-    if occasion.name == "visit.seal" {
-        visit.name = pii.seal("name", &visit.person, &visit.name)?;
-        visit.note = pii.seal("note", &visit.person, &visit.note)?;
+    match occasion.name.as_str() {
+        "visit.seal" => {
+            visit.name = pii.seal("name", &visit.person, &visit.name)?;
+            visit.note = pii.seal("note", &visit.person, &visit.note)?;
+        }
+        "visit.kept" => drop(runs.begin("care-visit", &visit, Beginning::once(&visit.id))?),
+        "visit.acknowledged" => {
+            let run = runs.find("care-visit", None, &visit.id)?;
+            runs.signal(&run, "acknowledged", &(), Some(visit.id.as_str()))?;
+        }
+        _ => {}
     }
     Ok(visit)
 }
