@@ -299,7 +299,7 @@ mod tests {
         for (name, lines_max) in [
             ("album", 60),
             ("care-note", 60),
-            ("care-visit", 75),
+            ("care-visit", 60),
             ("consent", 60),
             ("hello", 5),
             ("redact", 60),

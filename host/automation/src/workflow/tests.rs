@@ -201,6 +201,13 @@ fn a_signal_may_come_before_its_wait_and_one_key_counts_once() {
     let wait = Ask::Signal { name: "go".into(), timeout_ms: None };
     assert_eq!(asked(&mut state, 0, &wait, 5), Ok(Answer::Signal(Some("1".into()))));
     assert_eq!(asked(&mut state, 1, &wait, 5), Err(Stop::Suspended));
+    // Whoever does not know that it arrived sends it again, also when the run is over; another comes too late.
+    apply(&mut state, &[Event::Ended(Ending::Completed { output: "1".into() })]);
+    assert_eq!(command(&state, &signal, &who("bob")), Ok(Vec::new()));
+    for key in [None, Some("other".to_owned())] {
+        let other = Command::Signal { name: "go".into(), payload: "1".into(), key };
+        assert_eq!(command(&state, &other, &who("bob")), Err(Refusal::Ended));
+    }
 }
 
 #[test]
