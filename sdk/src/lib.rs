@@ -30,6 +30,7 @@ mod pii;
 mod queue;
 mod request;
 mod response;
+mod runs;
 mod secrets;
 #[cfg(feature = "json")]
 mod steps;
@@ -60,6 +61,7 @@ pub use ringfence_sdk_macros::definition;
 #[cfg(feature = "json")]
 pub use ringfence_sdk_macros::hook;
 pub use ringfence_sdk_macros::{plugin, workflow};
+pub use runs::{Beginning, Begun, RunError, RunState, Runs, SeenRun};
 pub use secrets::Secrets;
 #[cfg(feature = "json")]
 pub use steps::{About, Final, Input, Question, Retry, StepCall, Steps, Stopped, Verdict};

@@ -23,7 +23,7 @@ pub struct Call {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is nothing the host can give to a plugin",
     label = "not a need",
-    note = "a plugin's parameters are any of Request, Occasion, Kv, Blobs, Files, Http, Log, Config, Secrets, Pii, Queues, AuditLog"
+    note = "a plugin's parameters are any of Request, Occasion, Kv, Blobs, Files, Http, Log, Config, Secrets, Pii, Queues, Runs, AuditLog"
 )]
 pub trait FromHost: Sized {
     /// Takes it from the host for this call.

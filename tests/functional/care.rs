@@ -24,8 +24,13 @@ async fn ready(host: &Host, operator: &Session, far: &FarEnd) -> Result<Tenant> 
     let manifest = std::fs::read_to_string(root().join("plugins/care-visit/plugin.toml"))?;
     answer(acme.push_raw(&manifest, "care-visit", "0.1.0", guest("care-visit")?).await?).await?;
     let origin = far.origin();
-    let needs: [(&str, &[&str]); 4] =
-        [("pii", &["name:seal", "note:seal"]), ("queue", &["visit-notices"]), ("config", &[]), ("http", &[&origin])];
+    let needs: [(&str, &[&str]); 5] = [
+        ("pii", &["name:seal", "note:seal"]),
+        ("queue", &["visit-notices"]),
+        ("runs", &["care-visit/care-visit"]),
+        ("config", &[]),
+        ("http", &[&origin]),
+    ];
     for (capability, scope) in needs {
         acme.grant("care-visit", capability, scope).await?;
     }
@@ -33,7 +38,13 @@ async fn ready(host: &Host, operator: &Session, far: &FarEnd) -> Result<Tenant> 
     let config = acme.path("/plugins/care-visit/config/notices-url");
     answer(acme.admin.put(&config).json(&json!({ "value": origin })).send().await?).await?;
     queue(&acme, "visit-notices", json!({ "plugin": "care-visit", "backoff_ms": 100 })).await?;
-    for (name, mode) in [("visit.validate", "validate"), ("visit.seal", "transform")] {
+    let points = [
+        ("visit.validate", "validate"),
+        ("visit.seal", "transform"),
+        ("visit.kept", "notify"),
+        ("visit.acknowledged", "notify"),
+    ];
+    for (name, mode) in points {
         let mut declaration = point(mode, "closed");
         declaration["deadline_ms"] = json!(20_000);
         declare(operator, name, &declaration).await?;
@@ -147,4 +158,32 @@ async fn rules_about_fields_are_about_requests_and_what_comes_by_hook_or_message
     assert_eq!(sealed["payload"]["id"], "v-5", "{sealed}");
     begin(&acme, &json!({ "plugin": "care-visit", "input": sealed["payload"] })).await?;
     eventually("the message says whom to tell", async || Ok(told(&far) == ["/office v-5"])).await
+}
+
+#[tokio::test]
+async fn the_product_tells_of_a_kept_visit_however_often_and_of_its_acknowledgement_and_the_plugin_does_the_rest()
+-> Result<()> {
+    let far = FarEnd::start().await?;
+    let (_place, host, operator) = started_beside(&far).await?;
+    let acme = ready(&host, &operator, &far).await?;
+    let sealed = ask(&acme, "visit.seal", visit("v-5", "Ann fell in the kitchen, no harm done", 3_600)).await?;
+    let sealed = sealed["payload"].clone();
+    for _ in 0..2 {
+        assert_eq!(ask(&acme, "visit.kept", sealed.clone()).await?["outcome"], "queued");
+    }
+    eventually("the office knows", async || Ok(told(&far) == ["/office v-5"])).await?;
+    let listed = async || answer(acme.admin.get(&acme.path("/runs?plugin=care-visit")).send().await?).await;
+    let runs = listed().await?;
+    let run = runs["items"][0]["id"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(runs["items"][0]["by"], "acme/plugin/care-visit", "{runs}");
+    until(&acme, &run, "waiting").await?;
+    assert_eq!(ask(&acme, "visit.acknowledged", sealed).await?["outcome"], "queued");
+    assert_eq!(until(&acme, &run, "completed").await?["output"], "acknowledged");
+    eventually("all that was told is handed over", async || {
+        let queue = answer(acme.admin.get(&acme.path("/queues/_hooks")).send().await?).await?;
+        Ok(queue["depth_count"] == 0)
+    })
+    .await?;
+    assert_eq!(listed().await?["items"].as_array().map(Vec::len), Some(1), "one run, however often it is told");
+    Ok(())
 }

@@ -12,6 +12,7 @@ mod assurance;
 mod audit;
 mod automation;
 mod backups;
+mod begun;
 mod calls;
 mod capabilities;
 mod care;

@@ -20,7 +20,7 @@ async fn ready(host: &Host, operator: &Session) -> Result<Tenant> {
 }
 
 /// A page of the tenant's log, in its own words: what succeeded of runs.
-async fn trail(acme: &Tenant) -> Result<Vec<Value>> {
+pub async fn trail(acme: &Tenant) -> Result<Vec<Value>> {
     let path = "/audit/trails/acme?code=RUN-&outcome=success&limit=1000";
     let found = answer(acme.admin.get(path).send().await?).await?;
     assert!(found.get("cursor").is_none(), "the log is on one page");

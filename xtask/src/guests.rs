@@ -227,13 +227,13 @@ mod tests {
 
     #[test]
     fn a_plugin_needs_exactly_what_its_function_names() {
-        use Capability::{Audit, Blob, Config, Http, Keyvalue, Logging, Pii, Queue, Secrets};
+        use Capability::{Audit, Blob, Config, Http, Keyvalue, Logging, Pii, Queue, Runs, Secrets};
         let expected: [(&str, &[Capability]); 18] = [
             ("album", &[Blob]),
             ("bulk", &[Blob]),
             ("calls", &[Logging, Http]),
             ("care-note", &[Keyvalue, Pii]),
-            ("care-visit", &[Config, Http, Pii, Queue]),
+            ("care-visit", &[Config, Http, Pii, Queue, Runs]),
             ("consent", &[Keyvalue, Audit]),
             ("files", &[]),
             ("hello", &[]),
@@ -272,6 +272,7 @@ mod tests {
                 (Capability::Pii, manifest.needs.pii.is_some()),
                 (Capability::Queue, manifest.needs.queue.is_some()),
                 (Capability::Audit, manifest.needs.audit.is_some()),
+                (Capability::Runs, manifest.needs.runs.is_some()),
             ];
             let asked: BTreeSet<Capability> = asked.into_iter().filter(|(_, is)| *is).map(|(which, _)| which).collect();
             assert_eq!(asked, needs(&built(name)).unwrap(), "{name}");

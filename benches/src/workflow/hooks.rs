@@ -21,6 +21,7 @@ const POINTS: [&str; 2] = ["visit.validate", "visit.nobody"];
 const GRANTS: &[(&str, &[&str])] = &[
     ("pii", &["name:seal", "note:seal"]),
     ("queue", &["visit-notices"]),
+    ("runs", &["care-visit/care-visit"]),
     ("config", &[]),
     ("http", &["https://office.example"]),
 ];

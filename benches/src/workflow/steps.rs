@@ -83,6 +83,7 @@ pub async fn begin(workflows: &Workflows, tenant: &Tenant, workflow: &str, input
         by: tenant.by.clone(),
         attributes: BTreeMap::new(),
         key: None,
+        led_by: None,
     };
     let (head, is_new) = workflows.begin(&tenant.store, begin).await?;
     is_new.then_some(head.run).context("a run was begun before")

@@ -23,6 +23,7 @@ use crate::overseer::{Leave, Overseer};
 use crate::pii::{Personal, Witness};
 use crate::queue::Postbox;
 use crate::quota::Ledger;
+use crate::runs::RunDesk;
 use crate::steps::{RunHistory, replay_of};
 
 /// The host's choices.
@@ -42,6 +43,7 @@ pub struct Capabilities {
     outbound: Arc<Outbound>,
     host_calls: HostCalls,
     postbox: OnceLock<Weak<dyn Postbox>>,
+    run_desk: OnceLock<Weak<dyn RunDesk>>,
     exchange: OnceLock<Arc<dyn Exchange>>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -83,9 +85,9 @@ impl Capabilities {
     /// Sets up what all invocations share.
     pub fn new(config: CapabilitiesConfig) -> Result<Self, CapabilitiesError> {
         let outbound = Outbound::new(config.egress, config.io)?;
-        let (postbox, exchange) = (OnceLock::new(), OnceLock::new());
+        let (postbox, run_desk, exchange) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let host_calls = HostCalls::default();
-        Ok(Self { outbound, host_calls, postbox, exchange, clock: config.clock, entropy: config.entropy })
+        Ok(Self { outbound, host_calls, postbox, run_desk, exchange, clock: config.clock, entropy: config.entropy })
     }
 
     /// Which host calls are put on the logs of tenants, and those that wait to be.
@@ -96,6 +98,11 @@ impl Capabilities {
     /// Says who takes messages of guests. The first word counts; until then there are no queues.
     pub fn set_postbox(&self, postbox: Weak<dyn Postbox>) {
         let _ = self.postbox.set(postbox);
+    }
+
+    /// Says who begins runs for guests and does something to them. The first word counts; until then there are none.
+    pub fn set_run_desk(&self, desk: Weak<dyn RunDesk>) {
+        let _ = self.run_desk.set(desk);
     }
 
     /// Says who runs plugins that plugins call. The first word counts; until then nobody can be called.
@@ -154,11 +161,13 @@ impl Capabilities {
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
             postbox: self.postbox.get().and_then(Weak::upgrade),
+            run_desk: self.run_desk.get().and_then(Weak::upgrade),
             cursors: Vec::new(),
             blob_streams: Arc::new(Semaphore::new(BLOB_STREAMS_COUNT_MAX)),
             steps,
             personal: Personal { witness, clock: Arc::clone(&self.clock), openings_count: 0 },
             events_count: 0,
+            run_acts_count: 0,
             guarded,
             leave,
         };
@@ -179,6 +188,7 @@ pub(crate) struct Bound {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) postbox: Option<Arc<dyn Postbox>>,
+    pub(crate) run_desk: Option<Arc<dyn RunDesk>>,
     /// Page tokens that were given to the guest as numbers.
     pub(crate) cursors: Vec<ringfence_store::PageToken>,
     /// Places for objects that are being read and written.
@@ -186,6 +196,8 @@ pub(crate) struct Bound {
     pub(crate) personal: Personal,
     /// Events that the guest put on the audit log, or tried to.
     pub(crate) events_count: u32,
+    /// Runs that it began, signalled and cancelled, or tried to.
+    pub(crate) run_acts_count: u32,
     pub(crate) steps: Option<Arc<dyn RunHistory>>,
     pub(crate) guarded: Guarded,
     pub(crate) leave: Leave,

@@ -140,6 +140,16 @@ pub mod audit {
     });
 }
 
+/// `ringfence:plugin/runs@0.1.0`.
+pub mod runs {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "ringfence:plugin/runs-import",
+        imports: { default: async | trappable },
+        require_store_data_send: true,
+    });
+}
+
 /// `ringfence:plugin/pii@0.1.0`.
 pub mod pii {
     wasmtime::component::bindgen!({

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures::future::BoxFuture;
 use ringfence_core::limits::{MESSAGE_DEPTH_MAX, PLUGIN_CALL_DEPTH_MAX, PLUGIN_CALLS_COUNT_MAX};
-use ringfence_core::{CausedBy, InvocationId, PluginName, Principal, calls};
+use ringfence_core::{CausedBy, InvocationId, PluginName, Principal, PrincipalId, RunId, calls};
 use ringfence_engine::Body;
 use ringfence_store::TenantStore;
 use serde::{Deserialize, Serialize};
@@ -29,8 +29,21 @@ struct Tree {
     /// Messages that led to it.
     messages_count: u32,
     on_behalf_of: Principal,
+    /// Who stands at the beginning of it, messages that led to it included.
+    began_by: PrincipalId,
+    /// The run below which all of it is.
+    family: Option<Family>,
     traceparent: Option<String>,
     calls_count: AtomicU32,
+}
+
+/// A run below which something is done: what that begins is a descendant of the family's first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Family {
+    /// The first run of the family.
+    pub root: RunId,
+    /// How deep below it the run is.
+    pub depth: u32,
 }
 
 /// What led to something that nobody waits for: a message, or an invocation that was started beside a request. One that
@@ -46,6 +59,12 @@ pub struct Trail {
     /// Messages in a row from the first to this one.
     #[serde(default)]
     pub messages_count: u32,
+    /// Who stands at the beginning of it all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began_by: Option<PrincipalId>,
+    /// The run below which it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<Family>,
 }
 
 /// Why a call goes no further.
@@ -91,6 +110,13 @@ impl Trail {
         Self { traceparent: traceparent.filter(|text| calls::is_traceparent(text)), ..Self::default() }
     }
 
+    /// The same, where nothing is known of who began it: begun by him.
+    #[must_use]
+    pub fn begun_by(mut self, who: Option<PrincipalId>) -> Self {
+        self.began_by = self.began_by.or(who);
+        self
+    }
+
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -108,18 +134,23 @@ impl Chain {
     /// An invocation that no plugin waits for, and what led to it. Its calls are counted anew, its messages go on.
     pub fn resumed(root: InvocationId, on_behalf_of: Principal, trail: &Trail) -> Self {
         let first = trail.by.as_ref().map_or_else(|| root.clone(), |by| by.root.clone());
-        let (traceparent, messages_count) = (trail.traceparent.clone(), trail.messages_count);
+        let began_by = trail.began_by.clone().unwrap_or_else(|| on_behalf_of.id().clone());
+        let (traceparent, messages_count, family) =
+            (trail.traceparent.clone(), trail.messages_count, trail.family.clone());
         let calls_count = AtomicU32::new(0);
-        Self { tree: Arc::new(Tree { root, first, messages_count, on_behalf_of, traceparent, calls_count }), depth: 0 }
+        let tree = Tree { root, first, messages_count, on_behalf_of, began_by, family, traceparent, calls_count };
+        Self { tree: Arc::new(tree), depth: 0 }
     }
 
-    /// What a message carries that `sender` sends from here; none when [`MESSAGE_DEPTH_MAX`] led to it already.
+    /// What a message or a run carries that `sender` sends or begins from here; none when [`MESSAGE_DEPTH_MAX`] led to it already.
     pub fn sent(&self, sender: &InvocationId) -> Option<Trail> {
         let messages_count = self.tree.messages_count.saturating_add(1);
         (messages_count <= MESSAGE_DEPTH_MAX).then(|| Trail {
             by: Some(CausedBy { root: self.first_id().clone(), parent: sender.clone() }),
             traceparent: self.traceparent(sender),
             messages_count,
+            began_by: Some(self.tree.began_by.clone()),
+            family: self.tree.family.clone(),
         })
     }
 
@@ -161,18 +192,8 @@ impl Chain {
 
 #[cfg(test)]
 mod tests {
-    use ringfence_core::Entropy;
-
     use super::*;
-    use crate::testing::root_chain;
-
-    struct Same(u8);
-
-    impl Entropy for Same {
-        fn fill(&self, into: &mut [u8]) {
-            into.fill(self.0);
-        }
-    }
+    use crate::testing::{Same, root_chain};
 
     #[test]
     fn a_chain_ends_at_its_depth() {
@@ -219,6 +240,23 @@ mod tests {
         assert_eq!(chain.sent(&sender), None);
         assert_eq!(chain.further().unwrap().sent(&sender), None, "nor through a call");
         assert!(first.sent(first.root_id()).is_some());
+    }
+
+    #[test]
+    fn who_began_it_and_the_run_below_which_it_is_are_the_same_however_long_the_row() {
+        let (first, family) = (root_chain(), Family { root: RunId::random(&Same(9)), depth: 2 });
+        let ann: PrincipalId = "acme/ann".parse().unwrap();
+        let trail = Trail { family: Some(family.clone()), ..Trail::default() }.begun_by(Some(ann.clone()));
+        let mut chain = Chain::resumed(first.root_id().clone(), first.on_behalf_of().clone(), &trail);
+        for _ in 0..3 {
+            let trail = chain.further().unwrap().sent(first.root_id()).unwrap();
+            assert_eq!((trail.began_by.as_ref(), trail.family.as_ref()), (Some(&ann), Some(&family)));
+            // A plugin that is handed a message acts on its own behalf: who began it stays.
+            let trail = trail.begun_by(Some("acme/plugin/shop".parse().unwrap()));
+            chain = Chain::resumed(first.root_id().clone(), first.on_behalf_of().clone(), &trail);
+        }
+        let own = first.sent(first.root_id()).unwrap();
+        assert_eq!((own.began_by.unwrap().as_str(), own.family), ("anonymous", None));
     }
 
     #[test]

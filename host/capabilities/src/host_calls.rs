@@ -242,6 +242,7 @@ impl CallNotes {
             }
             On::Plugin { plugin, method, .. } => (Capability::Http, format!("{method} {plugin}")),
             On::Queue(name) => (Capability::Queue, name.to_string()),
+            On::Workflow { plugin, workflow } => (Capability::Runs, format!("{plugin}/{workflow}")),
             On::Field(name) => (Capability::Pii, name.to_string()),
         };
         self.note(capability, act.as_str(), &on, verdict);

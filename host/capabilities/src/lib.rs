@@ -1,5 +1,5 @@
-//! What a guest may import: key-value, objects, files, config, logging, secrets, personal data, the audit log and outgoing
-//! HTTP, each checked against a live grant, and against policy by whoever is the [`Overseer`].
+//! What a guest may import: key-value, objects, files, config, logging, secrets, personal data, the audit log, queues, runs and
+//! outgoing HTTP, each checked against a live grant, and against policy by whoever is the [`Overseer`].
 //!
 //! One file for each group of WIT interfaces. Linking offers everything to everyone; what counts is the check at every
 //! call, against grants that may have changed since the last one. Must never see another tenant: a [`Binding`] carries
@@ -27,6 +27,7 @@ mod overseer;
 mod pii;
 mod queue;
 mod quota;
+mod runs;
 mod secrets;
 mod steps;
 #[cfg(test)]
@@ -34,7 +35,7 @@ mod testing;
 
 pub use audit::{EventRefused, PluginEvent};
 pub use bind::{Binding, Capabilities, CapabilitiesConfig};
-pub use calls::{Chain, ChainEnd, Exchange, PluginCall, Trail};
+pub use calls::{Chain, ChainEnd, Exchange, Family, PluginCall, Trail};
 pub use error::CapabilitiesError;
 pub use grants::LiveGrants;
 pub use guarded::{Guarded, Tried};
@@ -46,6 +47,7 @@ pub use overseer::{Forbidden, Overseer};
 pub use pii::{FieldRules, Opening, Verdict, Witness};
 pub use queue::{Letter, PostError, Postbox};
 pub use quota::{Ledger, LedgerUse, Quotas};
+pub use runs::{Begun, NewRun, RunAsker, RunChange, RunDesk, RunRefused, RunState, SeenRun};
 pub use steps::{Origin, RunHistory};
 
 use ringfence_engine::Guest;
@@ -59,6 +61,7 @@ pub fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     pii::link(linker)?;
     audit::link(linker)?;
     queue::link(linker)?;
+    runs::link(linker)?;
     secrets::link(linker)?;
     steps::link(linker)?;
     blobstore::link(linker)?;

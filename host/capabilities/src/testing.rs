@@ -37,6 +37,15 @@ impl Entropy for Counter {
     }
 }
 
+/// Dice that all show the same.
+pub(crate) struct Same(pub(crate) u8);
+
+impl Entropy for Same {
+    fn fill(&self, into: &mut [u8]) {
+        into.fill(self.0);
+    }
+}
+
 /// A clock that stands at one minute past the epoch.
 pub(crate) struct Still;
 
@@ -147,6 +156,7 @@ impl Overseer for Strict {
             On::Secret(name) | On::Queue(name) => name.to_string(),
             On::Outside { scheme, host, port, method, path } => format!("{method} {scheme} {host} {port} {path}"),
             On::Plugin { plugin, method, path } => format!("{method} {plugin} {path}"),
+            On::Workflow { plugin, workflow } => format!("{plugin}/{workflow}"),
             On::Field(name) => name.to_owned(),
         };
         self.asked.lock().unwrap().push((call.act, on));
@@ -277,6 +287,7 @@ impl Rig {
             clock: Arc::clone(&self.clock) as _,
             entropy: Arc::clone(&self.entropy) as _,
             postbox: None,
+            run_desk: None,
             cursors: Vec::new(),
             blob_streams: Arc::new(tokio::sync::Semaphore::new(ringfence_core::limits::BLOB_STREAMS_COUNT_MAX)),
             personal: Personal {
@@ -285,6 +296,7 @@ impl Rig {
                 openings_count: 0,
             },
             events_count: 0,
+            run_acts_count: 0,
             steps: None,
             guarded: self.guarded(),
         };

@@ -462,9 +462,9 @@ pub struct WhyArgs {
 pub struct GrantArgs {
     /// The plugin
     pub plugin: PluginName,
-    /// keyvalue, config, logging, secrets, http, blob, files, pii, queue, identity or audit
+    /// keyvalue, config, logging, secrets, http, blob, files, pii, queue, identity, audit or runs
     pub capability: Capability,
-    /// What it covers: buckets, secret names, or origins
+    /// What it covers: buckets, secret names, origins, queues, workflows
     pub scope: Vec<String>,
 }
 
@@ -473,7 +473,7 @@ pub struct GrantArgs {
 pub struct RevokeArgs {
     /// The plugin
     pub plugin: PluginName,
-    /// keyvalue, config, logging, secrets, http, blob, files, pii, queue, identity or audit
+    /// keyvalue, config, logging, secrets, http, blob, files, pii, queue, identity, audit or runs
     pub capability: Capability,
 }
 

@@ -514,6 +514,7 @@ mod tests {
         assert_eq!(help(Capability::Http, &[]), "ringfence grant visits http ORIGIN");
         assert_eq!(help(Capability::Http, &["https://a.example"]), "ringfence grant visits http https://a.example");
         assert_eq!(help(Capability::Queue, &[]), "ringfence grant visits queue QUEUE");
+        assert_eq!(help(Capability::Runs, &[]), "ringfence grant visits runs PLUGIN/WORKFLOW");
         assert_eq!(help(Capability::Config, &[]), "ringfence grant visits config");
     }
 }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::WordError;
+use crate::{PluginName, WordError};
 
 /// An interface the host can provide to a guest, in the words of grants, manifests and errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -39,14 +39,20 @@ pub enum Capability {
     Identity,
     /// Putting events of the application on the tenant's audit log (`ringfence:plugin/audit`). No scope.
     Audit,
+    /// Beginning, signalling, cancelling and looking at runs of the tenant's workflows (`ringfence:plugin/runs`). Scope: plugins,
+    /// or single workflows of them, such as `care-visit/escalation`.
+    Runs,
 }
+
+/// LIMIT: longest name of a workflow in a grant and a call, in bytes.
+pub const WORKFLOW_NAME_BYTES_MAX: usize = 128;
 
 /// What a `pii` scope word can say about a field, in the words of grants.
 const PII_ACTS: [&str; 2] = ["seal", "open"];
 
 impl Capability {
     /// All of them, in the order they are printed.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Keyvalue,
         Self::Config,
         Self::Logging,
@@ -58,6 +64,7 @@ impl Capability {
         Self::Queue,
         Self::Identity,
         Self::Audit,
+        Self::Runs,
     ];
 
     /// The word used in grants, manifests, the API and errors.
@@ -74,6 +81,7 @@ impl Capability {
             Self::Queue => "queue",
             Self::Identity => "identity",
             Self::Audit => "audit",
+            Self::Runs => "runs",
         }
     }
 
@@ -86,7 +94,14 @@ impl Capability {
     pub const fn is_scoped(self) -> bool {
         matches!(
             self,
-            Self::Keyvalue | Self::Secrets | Self::Http | Self::Blob | Self::Pii | Self::Queue | Self::Identity
+            Self::Keyvalue
+                | Self::Secrets
+                | Self::Http
+                | Self::Blob
+                | Self::Pii
+                | Self::Queue
+                | Self::Identity
+                | Self::Runs
         )
     }
 
@@ -97,6 +112,7 @@ impl Capability {
             Self::Http | Self::Identity => Some("ORIGIN"),
             Self::Pii => Some("FIELD:ACT"),
             Self::Queue => Some("QUEUE"),
+            Self::Runs => Some("PLUGIN/WORKFLOW"),
             Self::Secrets => Some("SECRET"),
             Self::Keyvalue | Self::Blob | Self::Config | Self::Logging | Self::Files | Self::Audit => None,
         }
@@ -115,6 +131,7 @@ impl Capability {
             (_, "ringfence:plugin/pii") => Some(Self::Pii),
             (_, "ringfence:plugin/queue") => Some(Self::Queue),
             (_, "ringfence:plugin/audit") => Some(Self::Audit),
+            (_, "ringfence:plugin/runs") => Some(Self::Runs),
             (_, "wasi:http/outgoing-handler" | "wasi:http/client") => Some(Self::Http),
             _ => None,
         }
@@ -137,6 +154,7 @@ impl FromStr for Capability {
             "secret" => "secrets",
             "blobs" | "blobstore" => "blob",
             "file" | "filesystem" => "files",
+            "run" => "runs",
             other => other,
         };
         Self::ALL.into_iter().find(|c| c.as_str() == word).ok_or_else(|| WordError::capability(text))
@@ -192,13 +210,17 @@ impl Grants {
     pub fn get(&self, capability: Capability) -> Option<&[String]> {
         self.0.get(&capability).map(Vec::as_slice)
     }
-    /// Whether `name` of `capability` is covered. For `http` and `identity` use origins in their ASCII form, port only when not the default.
+    /// Whether `name` of `capability` is covered. For `http` and `identity` use origins in their ASCII form, port only when not the
+    /// default; for `runs` a plugin and a workflow, `care-visit/escalation`.
     pub fn covers(&self, capability: Capability, name: &str) -> bool {
         self.get(capability).is_some_and(|scope| {
             !capability.is_scoped()
                 || scope.iter().any(|item| match capability {
                     Capability::Http | Capability::Identity => item == name,
                     Capability::Pii => item == name || item.strip_prefix('*').is_some_and(|act| covers_act(act, name)),
+                    Capability::Runs => {
+                        item == name || item == "*" || name.split_once('/').is_some_and(|(plugin, _)| item == plugin)
+                    }
                     _ => item == name || item == "*",
                 })
         })
@@ -246,6 +268,26 @@ pub fn check_field_scope(word: &str) -> Result<(), String> {
         return wrong("does not start with the name of a field: small letters, digits, `-` and `_`, a letter first");
     }
     if PII_ACTS.contains(&act) { Ok(()) } else { wrong("must end in `:seal` or `:open`") }
+}
+
+/// Checks a scope word of `runs`: the name of a plugin, for all of its workflows, or that, a slash and the name of one.
+pub fn check_workflow_scope(word: &str) -> Result<(), String> {
+    let wrong = |why: &str| Err(format!("`{}` {why}", word.chars().take(80).collect::<String>()));
+    let (plugin, workflow) = word.split_once('/').map_or((word, None), |(plugin, workflow)| (plugin, Some(workflow)));
+    if plugin.parse::<PluginName>().is_err() {
+        return wrong("must name a plugin, or a plugin and a workflow, such as `care-visit/escalation`");
+    }
+    match workflow {
+        Some(name) if !is_workflow_name(name) => {
+            wrong("does not end in the name of a workflow: 1 to 128 bytes, without signs that steer what shows it")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a text can be the name of a workflow.
+pub fn is_workflow_name(name: &str) -> bool {
+    (1..=WORKFLOW_NAME_BYTES_MAX).contains(&name.len()) && name != "*" && !name.chars().any(char::is_control)
 }
 
 /// Whether a text can be the name of a field of personal data.
@@ -321,6 +363,33 @@ mod tests {
             assert!(check_field_scope(bad).is_err(), "{bad}");
         }
         assert!(check_field_scope(&format!("{}:seal", "f".repeat(65))).is_err());
+    }
+
+    #[test]
+    fn runs_are_covered_of_a_whole_plugin_or_of_one_of_its_workflows() {
+        let mut grants = Grants::default();
+        grants.insert(Grant { capability: Capability::Runs, scope: vec!["shop/charge".into(), "nightly".into()] });
+        for yes in ["shop/charge", "nightly/nightly", "nightly/sweep"] {
+            assert!(grants.covers(Capability::Runs, yes), "{yes}");
+        }
+        for no in ["shop/ship", "shop", "shop/charge/x", "shopper/charge", "other/nightly", "/charge", "*"] {
+            assert!(!grants.covers(Capability::Runs, no), "{no}");
+        }
+        let needs = Needs(vec![need(Capability::Runs, &["shop", "nightly/sweep"])]);
+        assert_eq!(grants.missing(&needs), vec![need(Capability::Runs, &["shop"])]);
+        grants.insert(Grant { capability: Capability::Runs, scope: vec!["*".into()] });
+        assert!(grants.covers(Capability::Runs, "other/nightly"));
+    }
+
+    #[test]
+    fn a_workflow_scope_names_a_plugin_and_perhaps_a_workflow() {
+        for good in ["shop", "shop/charge", "care-visit/Escalation of a visit"] {
+            assert_eq!(check_workflow_scope(good), Ok(()));
+        }
+        for bad in ["", "/", "shop/", "/charge", "Shop", "*/charge", "shop/*", "shop/a\nb", "a b"] {
+            assert!(check_workflow_scope(bad).is_err(), "{bad}");
+        }
+        assert!(check_workflow_scope(&format!("shop/{}", "w".repeat(WORKFLOW_NAME_BYTES_MAX + 1))).is_err());
     }
 
     #[test]

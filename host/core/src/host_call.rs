@@ -35,6 +35,14 @@ pub enum HostAct {
     CallPlugin,
     /// Put a message into a queue.
     PostMessage,
+    /// Begin a run of a workflow.
+    BeginRun,
+    /// Send a run a signal.
+    SignalRun,
+    /// Ask a run to take back what it did, and end.
+    CancelRun,
+    /// Look how a run stands and what it came to, or which one was begun under a key.
+    InspectRun,
     /// Seal a value of a field of personal data.
     SealField,
     /// Make a token for a value of a field of personal data.
@@ -45,7 +53,7 @@ pub enum HostAct {
 
 impl HostAct {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 21] = [
         Self::ReadValue,
         Self::WriteValue,
         Self::DeleteValue,
@@ -60,6 +68,10 @@ impl HostAct {
         Self::SendRequest,
         Self::CallPlugin,
         Self::PostMessage,
+        Self::BeginRun,
+        Self::SignalRun,
+        Self::CancelRun,
+        Self::InspectRun,
         Self::SealField,
         Self::TokeniseField,
         Self::OpenField,
@@ -82,6 +94,10 @@ impl HostAct {
             Self::SendRequest => "send-request",
             Self::CallPlugin => "call-plugin",
             Self::PostMessage => "post-message",
+            Self::BeginRun => "begin-run",
+            Self::SignalRun => "signal-run",
+            Self::CancelRun => "cancel-run",
+            Self::InspectRun => "inspect-run",
             Self::SealField => "seal-field",
             Self::TokeniseField => "tokenise-field",
             Self::OpenField => "open-field",
@@ -148,6 +164,13 @@ pub enum On<'a> {
     },
     /// A queue of the tenant.
     Queue(&'a ResourceName),
+    /// A workflow of the tenant.
+    Workflow {
+        /// Of which plugin.
+        plugin: &'a PluginName,
+        /// Its name.
+        workflow: &'a str,
+    },
     /// A field of personal data.
     Field(&'a str),
 }

@@ -37,7 +37,7 @@ impl WordError {
         Self::new(
             given,
             "capability",
-            "one of keyvalue, config, logging, secrets, http, blob, files, pii, queue, identity, audit",
+            "one of keyvalue, config, logging, secrets, http, blob, files, pii, queue, identity, audit, runs",
         )
     }
 }

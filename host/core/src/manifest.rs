@@ -6,7 +6,7 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 
 use crate::calls;
-use crate::capability::check_field_scope;
+use crate::capability::{check_field_scope, check_workflow_scope};
 use crate::limits::{INSTANCE_INVOCATIONS_COUNT_MAX, MANIFEST_BYTES_MAX};
 use crate::{Capability, Need, Needs, PluginName};
 
@@ -80,6 +80,9 @@ pub struct NeedsSection {
     /// Always an empty list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Vec<String>>,
+    /// Plugins or workflows of them, `care-visit/escalation`, of which it begins, signals, cancels and looks at runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<Vec<String>>,
 }
 
 /// `[budget]` of the manifest: what one invocation asks to spend; cut to the host's ceilings.
@@ -147,6 +150,7 @@ impl Manifest {
             Capability::Queue => &self.needs.queue,
             Capability::Identity => &self.needs.identity,
             Capability::Audit => &self.needs.audit,
+            Capability::Runs => &self.needs.runs,
         };
         list.as_deref().unwrap_or_default()
     }
@@ -185,6 +189,9 @@ impl Manifest {
         }
         for word in self.asked_scope(Capability::Pii) {
             check_field_scope(word).map_err(ManifestError::whole)?;
+        }
+        for word in self.asked_scope(Capability::Runs) {
+            check_workflow_scope(word).map_err(ManifestError::whole)?;
         }
         for capability in [Capability::Config, Capability::Logging, Capability::Files, Capability::Audit] {
             if !self.asked_scope(capability).is_empty() {
@@ -322,6 +329,18 @@ cpu_ms = 50
         assert_eq!(needs.0, [Need { capability: Capability::Identity, scope }]);
         for bad in ["http://api.example.com", "*", "api.example.com", "http://visits.plugin.internal"] {
             assert!(Manifest::parse(&text(&format!("identity = [\"{bad}\"]"))).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn runs_name_plugins_or_workflows_of_them() {
+        let text = |word: &str| format!("[plugin]\nname = \"a\"\nversion = \"0.1.0\"\n[needs]\nruns = [\"{word}\"]\n");
+        for good in ["shop", "shop/charge"] {
+            let needs = Manifest::parse(&text(good)).unwrap().needs([Capability::Runs]);
+            assert_eq!(needs.0, [Need { capability: Capability::Runs, scope: vec![good.to_owned()] }]);
+        }
+        for bad in ["Shop", "shop/", "*"] {
+            assert!(Manifest::parse(&text(bad)).is_err(), "{bad}");
         }
     }
 

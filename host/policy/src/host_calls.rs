@@ -209,6 +209,7 @@ impl HostCaller {
         let (name, method) = match call.on {
             On::Value { key: name, .. } | On::Object { name, .. } => (name, ""),
             On::Outside { path, method, .. } | On::Plugin { path, method, .. } => (path, method),
+            On::Workflow { workflow, .. } => ("", workflow),
             On::Directory | On::Secret(_) | On::Queue(_) | On::Field(_) => ("", ""),
         };
         let occasion = Occasion {
@@ -233,7 +234,9 @@ impl HostCaller {
             On::Outside { scheme, host, port, .. } => {
                 Resource::Origin { tenant, scheme: scheme.to_owned(), host: host.to_owned(), port }
             }
-            On::Plugin { plugin: callee, .. } => Resource::Plugin { tenant, plugin: callee.clone() },
+            On::Plugin { plugin: of, .. } | On::Workflow { plugin: of, .. } => {
+                Resource::Plugin { tenant, plugin: of.clone() }
+            }
             On::Queue(name) => Resource::Queue { tenant, name: name.clone() },
             On::Field(name) => match field(name) {
                 Ok(field) => Resource::Field { tenant, field },
@@ -326,6 +329,7 @@ impl<'a> Mark<&'a str> {
             On::Plugin { plugin, method, path } => {
                 Mark { method, slice: Occasion::slice_of(path), ..mark(plugin.as_str()) }
             }
+            On::Workflow { plugin, workflow } => Mark { method: workflow, ..mark(plugin.as_str()) },
             On::Field(name) => mark(name),
         }
     }

@@ -33,7 +33,7 @@ pub struct Occasion {
     pub cause: String,
     /// The key of a value, the name of an object, the path of a request.
     pub name: String,
-    /// The method of a request.
+    /// The method of a request; the workflow of a run.
     pub method: String,
 }
 
@@ -74,7 +74,7 @@ impl Reads {
                     "device" => Self::DEVICE,
                     "cause" => Self::CAUSE,
                     "key" | "name" | "path" => Self::NAME,
-                    "method" => Self::METHOD,
+                    "method" | "workflow" => Self::METHOD,
                     // No host call has these.
                     "approval" | "capability" | "scope" | "pushed_by_caller" | "version" | "percent" | "asked_role" => {
                         Self::NOTHING
@@ -154,6 +154,9 @@ impl Occasion {
                 pairs.push(("method".to_owned(), string(&self.method)));
                 pairs.push(("path".to_owned(), string(&self.name)));
             }
+            Some(HostAct::BeginRun | HostAct::SignalRun | HostAct::CancelRun | HostAct::InspectRun) => {
+                pairs.push(("workflow".to_owned(), string(&self.method)));
+            }
             _ => {}
         }
         Context::from_pairs(pairs).map_err(text)
@@ -200,6 +203,7 @@ mod tests {
         let of = |text: &str| Reads::of(&tokens(text));
         assert_eq!(of("forbid (principal, action, resource);"), Reads::APPLIES);
         assert_eq!(of("when { context.key like \"a*\" }"), Reads::APPLIES | Reads::NAME);
+        assert_eq!(of("when { context.workflow == \"charge\" }"), Reads::APPLIES | Reads::METHOD);
         assert_eq!(of("when { context has trust && context.trust < 50 }"), Reads::APPLIES | Reads::TRUST);
         assert_eq!(of("unless { context has device && context.device.verified }"), Reads::APPLIES | Reads::DEVICE);
         assert_eq!(of("when { context has approval && context.approval.is_own }"), Reads::APPLIES);

@@ -512,7 +512,9 @@ fn thing(act: HostAct, tenant: &TenantId, plugin: &PluginName) -> Result<Resourc
         HostAct::SendRequest => {
             Resource::Origin { tenant, scheme: "https".to_owned(), host: "a.example".to_owned(), port: 443 }
         }
-        HostAct::CallPlugin => Resource::Plugin { tenant, plugin },
+        HostAct::CallPlugin | HostAct::BeginRun | HostAct::SignalRun | HostAct::CancelRun | HostAct::InspectRun => {
+            Resource::Plugin { tenant, plugin }
+        }
         HostAct::PostMessage => Resource::Queue { tenant, name: "n".parse()? },
         HostAct::SealField | HostAct::TokeniseField | HostAct::OpenField => {
             Resource::Field { tenant, field: "f".parse()? }

@@ -55,6 +55,11 @@ fn each_call(mut with: impl FnMut(&HostCall<'_>)) {
             with(&HostCall { act: HostAct::CallPlugin, on: On::Plugin { plugin: &plugin, method, path } });
         }
     }
+    for act in [HostAct::BeginRun, HostAct::SignalRun, HostAct::CancelRun, HostAct::InspectRun] {
+        for workflow in ["charge", "refund"] {
+            with(&HostCall { act, on: On::Workflow { plugin: &plugin, workflow } });
+        }
+    }
     for act in [HostAct::ReadFile, HostAct::WriteFile] {
         with(&HostCall { act, on: On::Directory });
     }
@@ -119,6 +124,12 @@ fn statement() -> impl Strategy<Value = String> {
             "context has device && context.device.verified"
         )),
         Just(("action == Ringfence::Action::\"post-message\"", "resource", "context.caller == \"acme/ci\"")),
+        Just(("action == Ringfence::Action::\"begin-run\"", "resource", "context.workflow == \"charge\"")),
+        Just((
+            "action in [Ringfence::Action::\"signal-run\", Ringfence::Action::\"cancel-run\"]",
+            "resource == Ringfence::Plugin::\"acme/back\"",
+            "context.cause == \"http\""
+        )),
         Just(("action == Ringfence::Action::\"write-file\"", "resource", "9223372036854775807 + 1 > 0")),
         Just((
             "action == Ringfence::Action::\"use-secret\"",

@@ -1,6 +1,6 @@
 //! Rules about grants: what can be granted, how much of it, and what is said when something is missing. Pure.
 
-use ringfence_core::capability::check_field_scope;
+use ringfence_core::capability::{check_field_scope, check_workflow_scope};
 use ringfence_core::manifest::{check_origin, check_secure_origin};
 use ringfence_core::{Capability, Grant, Grants, Need, Needs, PluginName, ResourceName};
 use ringfence_store::TenantStore;
@@ -38,6 +38,9 @@ pub(crate) fn check(mut grant: Grant) -> Result<Grant, RegistryError> {
         (Capability::Queue, true) => {
             return Err(bad("name the queues it covers".to_owned()));
         }
+        (Capability::Runs, true) => {
+            return Err(bad("name the plugins or workflows it covers, such as `shop` or `shop/charge`".to_owned()));
+        }
         (_, true) => return Err(bad("name what it covers".to_owned())),
         (_, false) => {}
     }
@@ -47,6 +50,7 @@ pub(crate) fn check(mut grant: Grant) -> Result<Grant, RegistryError> {
             Capability::Identity => check_secure_origin(name).map_err(bad)?,
             Capability::Pii => check_field_scope(name).map_err(bad)?,
             _ if name == "*" => {}
+            Capability::Runs => check_workflow_scope(name).map_err(bad)?,
             _ => drop(name.parse::<ResourceName>().map_err(|error| bad(error.to_string()))?),
         }
     }
@@ -114,6 +118,9 @@ mod tests {
             grant(Capability::Secrets, &["a b"]),
             grant(Capability::Logging, &["x"]),
             grant(Capability::Config, &["*"]),
+            grant(Capability::Runs, &[]),
+            grant(Capability::Runs, &["shop/*"]),
+            grant(Capability::Runs, &["a b"]),
         ] {
             let error = check(bad.clone()).unwrap_err();
             assert_eq!(error.code(), "bad-scope", "{bad:?}");
@@ -124,6 +131,8 @@ mod tests {
             grant(Capability::Secrets, &["*"]),
             grant(Capability::Secrets, &["stripe-key"]),
             grant(Capability::Logging, &[]),
+            grant(Capability::Runs, &["shop", "shop/charge"]),
+            grant(Capability::Runs, &["*"]),
         ] {
             assert!(check(good.clone()).is_ok(), "{good:?}");
         }

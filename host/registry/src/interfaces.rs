@@ -112,6 +112,7 @@ const INTERFACES: &[(&str, Offered)] = &[
     ("ringfence:plugin/steps", Exactly(&["0.1.0"])),
     ("ringfence:plugin/queue", Exactly(&["0.1.0"])),
     ("ringfence:plugin/audit", Exactly(&["0.1.0"])),
+    ("ringfence:plugin/runs", Exactly(&["0.1.0"])),
     ("ringfence:plugin/event", Exactly(&["0.1.0"])),
 ];
 

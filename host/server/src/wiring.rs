@@ -199,6 +199,7 @@ async fn begin(wired: &Wired, tenants: &Tenants) -> Result<()> {
     wired.control.read_assurance().await?;
     // Until here the rooms read what they keep in memory; from here on disabled keys are not.
     tenants.close_disabled().await?;
+    wired.workflows.open_to_guests(&wired.automation);
     wired.workflows.go_on_with_all().await?;
     wired.automation.start().await?;
     wired.outward.start().await?;

@@ -171,7 +171,7 @@ impl TenantStore {
         Self { writes, ..self.clone() }
     }
     /// Fails when this view writes nothing.
-    pub(crate) fn check_writes(&self) -> Result<(), StoreError> {
+    pub fn check_writes(&self) -> Result<(), StoreError> {
         if self.writes == Writes::Refused { Err(StoreError::ReadOnly) } else { Ok(()) }
     }
     pub(crate) fn shared(&self) -> &Arc<Tenant> {

@@ -1,11 +1,11 @@
 //! A care visit. At the point `visit.validate` a note that says nothing is refused; at `visit.seal` its personal fields are
-//! sealed too, before anybody keeps them. A run then tells the office, waits for somebody to acknowledge the visit, and tells
-//! the manager when nobody does in time: through the queue `visit-notices`, whose messages come back here.
+//! sealed too, before anybody keeps them. At `visit.kept` a run begins, one for each visit however often that is told: it tells
+//! the office, waits for somebody to acknowledge the visit (`visit.acknowledged`), and tells the manager when nobody does in
+//! time: through the queue `visit-notices`, whose messages come back here.
 
 use std::time::Duration;
 
-use ringfence_sdk::{Config, Delivery, Http, HttpRequest, Input, Occasion, Pii, Queues, Result, Steps};
-use ringfence_sdk::{ensure, hook, plugin, refuse, workflow};
+use ringfence_sdk::*;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 #[derive(Deserialize, Serialize)]
@@ -18,13 +18,14 @@ struct Visit {
 }
 
 #[hook("*")]
-fn on_visit(mut visit: Visit, occasion: Occasion, pii: Pii) -> Result<Visit> {
-    if visit.note.trim().len() < 10 {
-        return Err(refuse("the note does not say what was done"));
-    }
-    if occasion.name == "visit.seal" {
-        visit.name = pii.seal("name", &visit.person, &visit.name)?;
-        visit.note = pii.seal("note", &visit.person, &visit.note)?;
+fn on_visit(mut visit: Visit, occasion: Occasion, pii: Pii, runs: Runs) -> Result<Visit> {
+    let (id, seal) = (visit.id.as_str(), |field: &str, value: &str| pii.seal(field, &visit.person, value));
+    match (occasion.name.as_str(), visit.note.trim().len()) {
+        (_, ..10) => return Err(refuse("the note does not say what was done")),
+        ("visit.seal", _) => (visit.name, visit.note) = (seal("name", &visit.name)?, seal("note", &visit.note)?),
+        ("visit.kept", _) => drop(runs.begin("care-visit", &visit, Beginning::once(id))?),
+        ("visit.acknowledged", _) => runs.signal(&runs.find("care-visit", None, id)?, "acknowledged", &(), Some(id))?,
+        _ => {}
     }
     Ok(visit)
 }
@@ -52,8 +53,7 @@ async fn tell(steps: &Steps, queues: &Queues, whom: &str, visit: &str) -> Result
 #[plugin(queue = "visit-notices")]
 async fn on_notice((whom, visit): (String, String), occasion: Occasion, config: Config, http: Http) -> Result<()> {
     let url = format!("{}/{whom}", config.require("notices-url")?);
-    let notice = HttpRequest::post(&url).header("idempotency-key", &occasion.id).body(visit);
-    let answer = http.send(notice).await?;
+    let answer = http.send(HttpRequest::post(&url).header("idempotency-key", &occasion.id).body(visit)).await?;
     ensure!(answer.is_success(), "the {whom} answered {}", answer.status());
     Ok(())
 }

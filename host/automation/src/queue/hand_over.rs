@@ -117,7 +117,8 @@ impl Automation {
             principal,
             peer: None,
             cause,
-            trail: head.trail.clone(),
+            // Whoever sent it, where that was no plugin.
+            trail: head.trail.clone().begun_by(head.from.parse().ok()),
             time_ms_max: Some(flight.visibility_ms),
             begin_until: Some(Duration::from_millis(flight.begin_until_ms)),
             effects: Effects::Real,

@@ -44,7 +44,7 @@ impl Runner for Automation {
                 principal,
                 peer: None,
                 cause: format!("run/{}", call.run),
-                trail: Trail::of_trace(calls::traceparent_of_run(&call.run)),
+                trail: Trail { traceparent: calls::traceparent_of_run(&call.run), ..call.trail },
                 time_ms_max: None,
                 begin_until: None,
                 effects: Effects::Real,

@@ -164,10 +164,12 @@ fn cancelled(state: &State, by: &PrincipalId) -> Vec<Event> {
     asked.into_iter().chain(resumed).chain(retried).collect()
 }
 
-/// A run that failed can be rewound; nothing else is done to one that has ended.
+/// A run that failed can be rewound; nothing else is done to one that has ended. A signal that it took before is sent again in
+/// vain, and is no error of whoever does not know that it arrived.
 fn rewound(state: &State, command: &Command, by: PrincipalId) -> Result<Vec<Event>, Refusal> {
     match (command, &state.ending) {
         (Command::Retry { from: Some(place) }, Some(Ending::Failed { .. })) => rewind(state, place, by),
+        (Command::Signal { key: Some(key), .. }, _) if state.knows_signal(key) => Ok(Vec::new()),
         (Command::Retry { from: None }, Some(Ending::Failed { .. })) => {
             Err(nothing("the run failed: say from which place it is to be done again"))
         }
@@ -249,7 +251,7 @@ fn decide(
     if agreed.iter().any(|yes| (people.is_same)(&yes.by)) {
         return Err(Refusal::SecondPerson("you agreed already"));
     }
-    let is_starter = state.started.as_ref().is_some_and(|started| (people.is_same)(&started.by));
+    let is_starter = state.started.as_ref().is_some_and(|started| (people.is_same)(started.starter()));
     if approved && question.approvals_count > 1 && is_starter {
         return Err(Refusal::SecondPerson("you started this run"));
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use ringfence_audit::Log;
-use ringfence_capabilities::RunHistory;
+use ringfence_capabilities::{Family, RunHistory, Trail};
 use ringfence_core::workflow::StepFailure;
 use ringfence_core::{PluginName, PrincipalId, RunId};
 use ringfence_store::{Op, StoreError, TenantState, TenantStore};
@@ -46,6 +46,8 @@ pub struct RunCall {
     pub by: PrincipalId,
     /// What it was begun with, JSON.
     pub input: String,
+    /// What led to it, for what it leads to.
+    pub trail: Trail,
     /// Its history.
     pub history: Arc<dyn RunHistory>,
 }
@@ -300,7 +302,13 @@ impl Workflows {
 
     async fn call(&self, live: &tokio::sync::Mutex<Loaded>, session: Arc<Session>) -> RunCall {
         let loaded = live.lock().await;
-        let head = &loaded.head;
+        let (head, started) = (&loaded.head, loaded.state.started.as_ref());
+        let family = Family { root: loaded.root().clone(), depth: started.map_or(0, |started| started.depth) };
+        let trail = Trail {
+            began_by: Some(head.starter().clone()),
+            family: Some(family),
+            ..started.map(|started| started.led_by.clone()).unwrap_or_default()
+        };
         RunCall {
             store: loaded.store().clone(),
             plugin: head.plugin.clone(),
@@ -308,7 +316,8 @@ impl Workflows {
             workflow: head.workflow.clone(),
             run: head.run.clone(),
             by: head.by.clone(),
-            input: loaded.state.started.as_ref().map(|started| started.input.clone()).unwrap_or_default(),
+            input: started.map(|started| started.input.clone()).unwrap_or_default(),
+            trail,
             history: session,
         }
     }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use ringfence_capabilities::Trail;
 use ringfence_core::workflow::{Place, Question, StepKind};
 use ringfence_core::{PluginName, PrincipalId, RunId};
 use semver::Version;
@@ -54,6 +55,16 @@ pub struct Started {
     /// Keys of signals that runs took which it goes on for: those count no more. Shown to nobody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signal_keys: Vec<String>,
+    /// What led to it, where a plugin began it or the first that it descends from.
+    #[serde(default, skip_serializing_if = "Trail::is_empty")]
+    pub led_by: Trail,
+}
+
+impl Started {
+    /// Who began it, or on whose behalf a plugin did.
+    pub fn starter(&self) -> &PrincipalId {
+        self.led_by.began_by.as_ref().unwrap_or(&self.by)
+    }
 }
 
 /// How a run ended.

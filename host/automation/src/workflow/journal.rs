@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use ringfence_core::workflow::Place;
 use ringfence_core::{PluginName, PrincipalId, RunId};
-use ringfence_store::{Key, Op, Precondition, Record, StoreError, TenantStore};
+use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore};
 use semver::Version;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -21,9 +21,10 @@ use crate::workflow::asks::Asks;
 use crate::workflow::decide::Names;
 use crate::workflow::error::WorkflowError;
 use crate::workflow::event::{Ending, Entry, Event, Started};
+use crate::workflow::family::FamilyStep;
 use crate::workflow::limits::{
-    CONTINUATIONS_COUNT_MAX, FAMILY_COUNT_MAX, HISTORY_BYTES_MAX, RESERVED_BYTES_MAX, RETENTION_MS,
-    TRANSITIONS_BYTES_MAX, TRANSITIONS_COUNT_MAX,
+    CONTINUATIONS_COUNT_MAX, HISTORY_BYTES_MAX, RESERVED_BYTES_MAX, RETENTION_MS, TRANSITIONS_BYTES_MAX,
+    TRANSITIONS_COUNT_MAX,
 };
 use crate::workflow::mending::{beyond, is_there, marked};
 use crate::workflow::purge::PURGE;
@@ -31,8 +32,6 @@ use crate::workflow::state::State;
 
 /// Records of one page of a history.
 pub(super) const PAGE_COUNT: usize = 1_000;
-/// Attempts to count a run of a family while others of it begin and end.
-const FAMILY_ATTEMPTS_MAX: usize = 256;
 
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -106,6 +105,9 @@ pub struct Head {
     pub status: Status,
     /// By whom it was begun.
     pub by: PrincipalId,
+    /// Who stands at the beginning of what led to it; none where nothing did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) began_by: Option<PrincipalId>,
     /// The run whose child it is.
     pub parent: Option<RunId>,
     /// When it began, Unix milliseconds.
@@ -156,15 +158,6 @@ pub enum Mark {
     Keep,
 }
 
-/// What a batch does to how many runs of a family go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FamilyStep {
-    /// Children that begin.
-    children_count: u64,
-    /// Beside them: 1 more, 1 fewer, or none.
-    more_count: i64,
-}
-
 /// How ids and keys of one run are made: hashes under the run's id, which nobody can guess.
 pub struct RunNames<'a>(pub &'a RunId);
 
@@ -179,6 +172,7 @@ impl Head {
             workflow: started.workflow.clone(),
             status: Status::Running,
             by: started.by.clone(),
+            began_by: started.led_by.began_by.clone(),
             parent: started.parent.clone(),
             started_ms: at_ms,
             changed_ms: at_ms,
@@ -190,6 +184,11 @@ impl Head {
             stuck: None,
             asks: Asks::nothing(),
         }
+    }
+
+    /// Who began it, or on whose behalf a plugin did: nobody agrees to what he began by what he has a plugin do.
+    pub fn starter(&self) -> &PrincipalId {
+        self.began_by.as_ref().unwrap_or(&self.by)
     }
 
     pub(super) fn apply(&mut self, event: &Event, at_ms: u64) {
@@ -471,68 +470,6 @@ impl Loaded {
     }
 }
 
-impl FamilyStep {
-    /// None begins or ends.
-    pub(super) const NONE: Self = Self { children_count: 0, more_count: 0 };
-    /// A descendant of the first run ended.
-    pub(super) const ONE_FEWER: Self = Self { children_count: 0, more_count: -1 };
-
-    /// Writes a batch of one run with the count of the family of this first run, while `own` says what the run is and `while_so`
-    /// holds; gives its revision. A count that rotted begins anew: no run may be kept from ending by it, and at worst there are
-    /// once as many more than there may be.
-    pub(super) async fn write(
-        self,
-        store: &TenantStore,
-        root: &RunId,
-        ops: Vec<Op>,
-        own: Precondition,
-        while_so: Vec<Precondition>,
-    ) -> Result<u64, WorkflowError> {
-        if self == Self::NONE {
-            let preconditions = [own].into_iter().chain(while_so).collect();
-            return Ok(store.batch(ops, preconditions).await?.revision);
-        }
-        let key = family_key(root);
-        for _ in 0..FAMILY_ATTEMPTS_MAX {
-            let (count, unchanged) = match store.get(&key).await {
-                Ok(record) => {
-                    let count: Result<u64, StoreError> = record.as_ref().map_or(Ok(0), |record| record.json());
-                    (count.unwrap_or(0), unchanged(&key, record.as_ref()))
-                }
-                Err(StoreError::Damaged) => (0, Precondition::Present(key.clone())),
-                Err(error) => return Err(error.into()),
-            };
-            let op = self.op(&key, count)?;
-            let ops = ops.iter().cloned().chain([op]).collect();
-            let preconditions = [own.clone(), unchanged].into_iter().chain(while_so.iter().cloned()).collect();
-            match store.batch(ops, preconditions).await {
-                Ok(commit) => return Ok(commit.revision),
-                Err(StoreError::Conflict { precondition: 1 }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(StoreError::Busy.into())
-    }
-
-    /// The write that makes it so; `Limit` when there would be too many. Only children are refused: what is there already
-    /// may go on and end.
-    fn op(self, key: &Key, count: u64) -> Result<Op, WorkflowError> {
-        let after = count.saturating_add(self.children_count).saturating_add_signed(self.more_count);
-        if self.children_count > 0 && after > FAMILY_COUNT_MAX {
-            let what = "the number of runs that descend from one and have not ended";
-            return Err(WorkflowError::Limit { what, max: FAMILY_COUNT_MAX });
-        }
-        Ok(if after == 0 { Op::delete(key.clone()) } else { Op::put_json(key.clone(), &after)? })
-    }
-}
-
-fn unchanged(key: &Key, record: Option<&Record>) -> Precondition {
-    match record {
-        Some(record) => Precondition::Revision(key.clone(), record.revision),
-        None => Precondition::Absent(key.clone()),
-    }
-}
-
 /// What begins a run, for a batch: refused when there is a run of that id already.
 pub fn begin_ops(run: &RunId, started: Started, at_ms: u64) -> Result<(Vec<Op>, Precondition), WorkflowError> {
     begin_with(run, started, Vec::new(), at_ms)
@@ -756,6 +693,7 @@ mod tests {
             attributes: BTreeMap::new(),
             dice: String::new(),
             signal_keys: Vec::new(),
+            led_by: Default::default(),
         };
         let events = [
             Event::Paused { by: by.clone() },

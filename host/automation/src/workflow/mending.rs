@@ -11,9 +11,10 @@ use serde_json::json;
 use crate::workflow::command::Refusal;
 use crate::workflow::error::WorkflowError;
 use crate::workflow::event::{Ending, Entry, Event, Started};
+use crate::workflow::family::FamilyStep;
 use crate::workflow::journal::{
-    self, FamilyStep, Head, RunNames, due_key, due_prefix, head_key, last_key, list_prefix, log_key, log_prefix,
-    ready_key, unsworn_key,
+    self, Head, RunNames, due_key, due_prefix, head_key, last_key, list_prefix, log_key, log_prefix, ready_key,
+    unsworn_key,
 };
 use crate::workflow::limits::CONTINUATIONS_COUNT_MAX;
 use crate::workflow::purge::{PURGE, purge};

@@ -288,6 +288,7 @@ mod tests {
             attributes: std::collections::BTreeMap::new(),
             dice: String::new(),
             signal_keys: Vec::new(),
+            led_by: Default::default(),
         }
     }
 

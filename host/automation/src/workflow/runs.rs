@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use ringfence_audit::Audit;
+use ringfence_capabilities::Trail;
 use ringfence_core::workflow::Place;
 use ringfence_core::{Clock, Entropy, PluginName, PrincipalId, RunId, TenantId};
 use ringfence_store::{PageToken, Precondition, StoreError, TenantStore, Tenants};
@@ -19,9 +20,10 @@ use crate::workflow::command::{self, Command, People, Refusal};
 use crate::workflow::drive::Runner;
 use crate::workflow::error::WorkflowError;
 use crate::workflow::event::{Basis, Ending, Entry, Event, Started};
+use crate::workflow::family::FamilyStep;
 use crate::workflow::journal::{self, Head, Loaded, Mark, Status};
 use crate::workflow::limits::{
-    ATTRIBUTE_BYTES_MAX, ATTRIBUTES_COUNT_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, RETENTION_MS,
+    ATTRIBUTE_BYTES_MAX, ATTRIBUTES_COUNT_MAX, CHILD_DEPTH_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, RETENTION_MS,
 };
 use crate::workflow::pump::Pump;
 use crate::workflow::session::unix_ms;
@@ -86,8 +88,11 @@ pub struct Begin {
     pub by: PrincipalId,
     /// By what it is found.
     pub attributes: BTreeMap<String, String>,
-    /// The same key begins the same run, for as long as it is kept.
+    /// The same key begins the same run, for as long as it is kept. Keys of plugins are of one workflow, and apart from those of
+    /// people.
     pub key: Option<String>,
+    /// What led to it, when a plugin begins it.
+    pub led_by: Option<Trail>,
 }
 
 /// Which runs are looked for: those that have all of it.
@@ -172,48 +177,78 @@ impl Workflows {
         Ok(())
     }
 
-    /// Begins a run; false beside it when a run was begun under this key before.
+    /// Begins a run; false beside it when a run was begun under this key before. One that something below a run began counts in
+    /// that one's family: `Limit` when there are as many as there may be, or it would be too deep.
     pub async fn begin(&self, store: &TenantStore, begin: Begin) -> Result<(Head, bool), WorkflowError> {
         check_begin(&begin)?;
         let at_ms = unix_ms(&*self.parts().clock);
-        let uid = store.uid();
-        let run = match &begin.key {
-            Some(key) => journal::id_of(&[b"ringfence run key", uid.as_bytes(), key.as_bytes()]),
-            None => RunId::random(&*self.parts().entropy),
-        };
+        let run = self.id_of_new(store, &begin);
+        let started = self.started(begin);
+        limit("the depth of runs that began one another", started.depth as usize, CHILD_DEPTH_MAX as usize)?;
+        let (ops, absent) = journal::begin_ops(&run, started.clone(), at_ms)?;
+        // Where a head is lost and its history is not, the run was begun before: it is neither done again nor mixed with that.
+        let unknown = Precondition::Absent(journal::log_key(&run, 0));
+        let step = if started.root.is_some() { FamilyStep::ONE_MORE } else { FamilyStep::NONE };
+        let root = started.root.as_ref().unwrap_or(&run);
+        match step.write(store, root, ops, absent, vec![unknown]).await {
+            Ok(_) => {
+                self.wake(store);
+                Ok((journal::head(store, &run).await?, true))
+            }
+            Err(WorkflowError::Store(StoreError::Conflict { precondition: 0 })) => {
+                Ok((begun_before(store, &run, &started).await?, false))
+            }
+            Err(WorkflowError::Store(StoreError::Conflict { .. })) => Err(StoreError::Damaged.into()),
+            // What is there already needs no room.
+            Err(error @ WorkflowError::Limit { .. }) => match begun_before(store, &run, &started).await {
+                Err(WorkflowError::UnknownRun) => Err(error),
+                there => Ok((there?, false)),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The run of a workflow that a plugin began under a key.
+    pub async fn find(
+        &self,
+        store: &TenantStore,
+        (plugin, workflow): (&PluginName, &str),
+        key: &str,
+    ) -> Result<Head, WorkflowError> {
+        journal::head(store, &id_of_plugins_key(store, (plugin, workflow), key)).await
+    }
+
+    fn id_of_new(&self, store: &TenantStore, begin: &Begin) -> RunId {
+        match (&begin.key, &begin.led_by) {
+            (None, _) => RunId::random(&*self.parts().entropy),
+            (Some(key), None) => journal::id_of(&[b"ringfence run key", store.uid().as_bytes(), key.as_bytes()]),
+            (Some(key), Some(_)) => id_of_plugins_key(store, (&begin.plugin, &begin.workflow), key),
+        }
+    }
+
+    fn started(&self, begin: Begin) -> Started {
         let mut dice = [0_u8; 32];
         self.parts().entropy.fill(&mut dice);
-        let started = Started {
+        let led_by = begin.led_by.unwrap_or_default();
+        let (root, depth) = match &led_by.family {
+            Some(family) => (Some(family.root.clone()), family.depth.saturating_add(1)),
+            None => (None, 0),
+        };
+        Started {
             plugin: begin.plugin,
             version: begin.version,
             workflow: begin.workflow,
             input: begin.input,
             by: begin.by,
             parent: None,
-            depth: 0,
-            root: None,
+            depth,
+            root,
             first: None,
             attributes: begin.attributes,
             dice: HEXLOWER.encode(&dice),
             signal_keys: Vec::new(),
-        };
-        let (ops, absent) = journal::begin_ops(&run, started.clone(), at_ms)?;
-        // Where a head is lost and its history is not, the run was begun before: it is neither done again nor mixed with that.
-        let unknown = Precondition::Absent(journal::log_key(&run, 0));
-        match store.batch(ops, vec![absent, unknown]).await {
-            Ok(_) => {
-                self.wake(store);
-                Ok((journal::head(store, &run).await?, true))
-            }
-            Err(StoreError::Conflict { precondition: 1 }) => Err(StoreError::Damaged.into()),
-            Err(StoreError::Conflict { .. }) => {
-                let there = Loaded::read(store, &run).await?;
-                let is_same = there.state.started.as_ref().is_some_and(|old| {
-                    old.plugin == started.plugin && old.workflow == started.workflow && old.input == started.input
-                });
-                if is_same { Ok((there.head, false)) } else { Err(WorkflowError::OtherRun) }
-            }
-            Err(error) => Err(error.into()),
+            // A run is a trace of its own, and of its family it says itself.
+            led_by: Trail { traceparent: None, family: None, ..led_by },
         }
     }
 
@@ -580,6 +615,23 @@ impl Filter {
             && self.workflow.as_ref().is_none_or(|workflow| *workflow == head.workflow)
             && self.attributes.iter().all(|(name, value)| head.attributes.get(name) == Some(value))
     }
+}
+
+/// The id of the run that plugins begin under a key.
+fn id_of_plugins_key(store: &TenantStore, (plugin, workflow): (&PluginName, &str), key: &str) -> RunId {
+    let uid = store.uid();
+    let words = [uid.as_str(), plugin.as_str(), workflow, key].map(str::as_bytes);
+    let [uid, plugin, workflow, key] = words;
+    journal::id_of(&[b"ringfence run key of plugins", uid, plugin, workflow, key])
+}
+
+/// A run that is there, if it was begun with the same.
+async fn begun_before(store: &TenantStore, run: &RunId, started: &Started) -> Result<Head, WorkflowError> {
+    let there = Loaded::read(store, run).await?;
+    let is_same = there.state.started.as_ref().is_some_and(|old| {
+        old.plugin == started.plugin && old.workflow == started.workflow && old.input == started.input
+    });
+    if is_same { Ok(there.head) } else { Err(WorkflowError::OtherRun) }
 }
 
 fn check_begin(begin: &Begin) -> Result<(), WorkflowError> {

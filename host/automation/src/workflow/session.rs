@@ -329,6 +329,7 @@ fn child_ops(loaded: &Loaded, ask: &Ask, decision: &Decision, at_ms: u64) -> Res
         attributes: loaded.state.attributes.clone(),
         dice: loaded.state.started.as_ref().map(|started| started.dice.clone()).unwrap_or_default(),
         signal_keys: Vec::new(),
+        led_by: loaded.state.started.as_ref().map(|started| started.led_by.clone()).unwrap_or_default(),
     };
     Ok(journal::begin_ops(run, started, at_ms)?.0)
 }

@@ -61,6 +61,7 @@ fn begun() -> State {
         attributes: BTreeMap::new(),
         dice: String::new(),
         signal_keys: Vec::new(),
+        led_by: Default::default(),
     }));
     state
 }
@@ -200,6 +201,13 @@ fn a_signal_may_come_before_its_wait_and_one_key_counts_once() {
     let wait = Ask::Signal { name: "go".into(), timeout_ms: None };
     assert_eq!(asked(&mut state, 0, &wait, 5), Ok(Answer::Signal(Some("1".into()))));
     assert_eq!(asked(&mut state, 1, &wait, 5), Err(Stop::Suspended));
+    // Whoever does not know that it arrived sends it again, also when the run is over; another comes too late.
+    apply(&mut state, &[Event::Ended(Ending::Completed { output: "1".into() })]);
+    assert_eq!(command(&state, &signal, &who("bob")), Ok(Vec::new()));
+    for key in [None, Some("other".to_owned())] {
+        let other = Command::Signal { name: "go".into(), payload: "1".into(), key };
+        assert_eq!(command(&state, &other, &who("bob")), Err(Refusal::Ended));
+    }
 }
 
 #[test]
@@ -313,6 +321,22 @@ fn two_approvals_are_of_two_persons_none_of_whom_began_the_run() {
     apply(&mut state, &second);
     let verdict = Answer::Verdict { approved: true, by: "acme/bob,acme/eve".into(), note: String::new() };
     assert_eq!(asked(&mut state, 0, &wait, 3), Ok(verdict));
+}
+
+#[test]
+fn whoever_has_a_plugin_begin_a_run_began_it() {
+    let mut state = begun();
+    if let Some(started) = &mut state.started {
+        (started.by, started.led_by.began_by) = (who("plugin/care"), Some(who("ann")));
+    }
+    let question = Question { title: "?".into(), details: String::new(), approvals_count: 2, timeout_ms: None };
+    let wait = Ask::Approval { name: "pay".into(), question };
+    assert_eq!(asked(&mut state, 0, &wait, 1), Err(Stop::Suspended));
+    for starter in ["ann", "ann-spare"] {
+        let refused = command(&state, &yes(Basis::Known), &who(starter));
+        assert!(matches!(refused, Err(Refusal::SecondPerson(_))), "{starter}");
+    }
+    assert!(command(&state, &yes(Basis::Known), &who("bob")).is_ok());
 }
 
 #[test]

@@ -165,6 +165,7 @@ pub fn started() -> Started {
         attributes: BTreeMap::new(),
         dice: String::new(),
         signal_keys: Vec::new(),
+        led_by: Default::default(),
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod again;
 mod asked;
+mod begun;
 mod dead;
 mod ends;
 mod faults;

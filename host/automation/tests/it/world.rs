@@ -114,6 +114,7 @@ impl World {
             by: "acme/ann".parse().unwrap(),
             attributes: BTreeMap::new(),
             key: None,
+            led_by: None,
         }
     }
 

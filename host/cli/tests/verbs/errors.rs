@@ -116,9 +116,9 @@ fn wrong_usage_ends_with_two_and_names_the_word() {
     ended(&outcome, 2);
     assert!(outcome.err.starts_with("error[usage]: "), "{}", outcome.err);
     assert!(
-        outcome
-            .err
-            .contains("one of keyvalue, config, logging, secrets, http, blob, files, pii, queue, identity, audit"),
+        outcome.err.contains(
+            "one of keyvalue, config, logging, secrets, http, blob, files, pii, queue, identity, audit, runs"
+        ),
         "{}",
         outcome.err
     );

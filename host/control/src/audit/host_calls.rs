@@ -185,9 +185,12 @@ fn code_of(capability: Capability) -> &'static str {
     match capability {
         Capability::Keyvalue | Capability::Blob | Capability::Files | Capability::Pii => codes::DATASTORE_CALLS,
         Capability::Http | Capability::Identity => codes::HTTP_CALLS,
-        Capability::Config | Capability::Logging | Capability::Secrets | Capability::Queue | Capability::Audit => {
-            codes::MODULE_CALLS
-        }
+        Capability::Config
+        | Capability::Logging
+        | Capability::Secrets
+        | Capability::Queue
+        | Capability::Audit
+        | Capability::Runs => codes::MODULE_CALLS,
     }
 }
 

@@ -119,6 +119,7 @@ pub async fn start(
         by: call.principal.id().clone(),
         attributes: body.attributes,
         key: body.key,
+        led_by: None,
     };
     let details = json!({ "workflow": begin.workflow, "version": begin.version.to_string() });
     let log = Log::Tenant(store.clone());
@@ -216,8 +217,8 @@ impl Control {
         let waited_s = asked.as_ref().map(|asked| asked.waited_s).or_else(|| is_again.then_some(0));
         let approval = waited_s.map(|waited_s| Approval {
             name: name.to_owned(),
-            began_by: head.by.clone(),
-            is_own: self.parts.identity.is_one_owner(&head.by, call.principal.id()),
+            began_by: head.starter().clone(),
+            is_own: self.parts.identity.is_one_owner(head.starter(), call.principal.id()),
             waited_s,
         });
         let resource = Resource::Plugin { tenant, plugin: head.plugin };
