@@ -161,7 +161,7 @@ impl Audit {
     /// Counts an invocation that needs no entry of its own. Never waits; the counts are recorded within about a second,
     /// and at the latest by [`Audit::flush`].
     pub fn invocation(&self, log: &Log, summary: InvocationSummary) {
-        self.handle(log).batch.add(&summary);
+        self.batch(log).add(&summary);
     }
 
     /// Records all invocations counted so far, of all logs; for the end of a drain. The first failure is returned after
@@ -386,17 +386,27 @@ impl Audit {
     }
 
     pub(crate) fn store(&self, log: &Log) -> TenantStore {
+        self.view(log).clone()
+    }
+
+    fn view<'a>(&'a self, log: &'a Log) -> &'a TenantStore {
         match log {
-            Log::Host => self.inner.tenants.platform().clone(),
-            Log::Tenant(store) => store.clone(),
+            Log::Host => self.inner.tenants.platform(),
+            Log::Tenant(store) => store,
         }
+    }
+
+    /// What is counted for the log. Each invocation asks: the rest of its writer's handle is not copied for it.
+    fn batch(&self, log: &Log) -> Arc<Batch> {
+        let known = self.writers().get(self.view(log).uid_str()).map(|handle| Arc::clone(&handle.batch));
+        known.unwrap_or_else(|| self.handle(log).batch)
     }
 
     /// The log's writer, started when there is none.
     pub(crate) fn handle(&self, log: &Log) -> Handle {
         let store = self.store(log);
         let mut writers = self.writers();
-        if let Some(handle) = writers.get(&store.uid()) {
+        if let Some(handle) = writers.get(store.uid_str()) {
             return handle.clone();
         }
         let (commands, receiver) = mpsc::channel(QUEUE_COUNT_MAX);

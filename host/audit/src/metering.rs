@@ -296,16 +296,15 @@ impl Collected {
     /// Adds to a plugin's day, or to the day after the last closed one when that is over. None for the platform's area.
     fn add(&mut self, store: &TenantStore, plugin: &PluginName, day: Day, sum: &UsageSum) -> Option<&mut Pending> {
         let tenant = store.tenant()?;
-        let uid = store.uid();
         let room = self.totals.len() < TENANTS_TOLD_MAX;
-        match self.totals.entry(uid.clone()) {
-            Entry::Occupied(mut told) => told.get_mut().1.add(sum),
-            Entry::Vacant(free) if room => {
-                free.insert((tenant.clone(), *sum));
+        match self.totals.get_mut(store.uid_str()) {
+            Some((_, told)) => told.add(sum),
+            None if room => {
+                self.totals.insert(store.uid(), (tenant.clone(), *sum));
             }
-            Entry::Vacant(_) => self.other.add(sum),
+            None => self.other.add(sum),
         }
-        let pending = self.pending.entry(uid).or_insert_with(|| Pending {
+        let pending = self.pending.entry(store.uid()).or_insert_with(|| Pending {
             store: store.clone(),
             unsure: Vec::new(),
             records: Vec::new(),

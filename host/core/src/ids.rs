@@ -9,6 +9,7 @@ use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use serde::{Deserialize, Serialize};
 
 use crate::Entropy;
+use crate::word::Word;
 
 /// Longest name of a tenant, plugin or other named thing, in bytes.
 pub const NAME_BYTES_MAX: usize = 63;
@@ -58,12 +59,12 @@ macro_rules! word {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Box<str>);
+        pub struct $name(Word);
 
         impl $name {
             /// The text.
             pub fn as_str(&self) -> &str {
-                &self.0
+                self.0.as_str()
             }
         }
         impl FromStr for $name {
@@ -86,17 +87,17 @@ macro_rules! word {
         }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "`{}`", self.0)
+                write!(f, "`{}`", self.as_str())
             }
         }
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
-                &self.0
+                self.as_str()
             }
         }
     };
@@ -164,7 +165,11 @@ macro_rules! random_id {
             pub fn random(entropy: &dyn Entropy) -> Self {
                 let mut bytes = [0_u8; 16];
                 entropy.fill(&mut bytes);
-                Self(format!("{}{}", $prefix, BASE32_NOPAD.encode(&bytes).to_ascii_lowercase()).into())
+                let mut text = String::with_capacity($prefix.len().saturating_add(26));
+                text.push_str($prefix);
+                BASE32_NOPAD.encode_append(&bytes, &mut text);
+                text.make_ascii_lowercase();
+                Self(text.into())
             }
         }
     };

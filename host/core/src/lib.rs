@@ -24,6 +24,7 @@ pub mod source;
 pub mod standing;
 pub mod used;
 pub mod volume;
+mod word;
 pub mod workflow;
 
 pub use ambient::{Clock, Entropy};

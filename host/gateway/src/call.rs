@@ -4,6 +4,8 @@
 //! Must never reach a plugin of another tenant: the tenant is the caller's own, and a name says no other. Must never run
 //! for someone whose session is over. The egress gate has asked the caller's grant before anything comes here.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, header};
@@ -44,10 +46,10 @@ impl Gateway {
     }
 
     async fn invoke_called(&self, seen: &mut Seen, call: PluginCall) -> Result<Response<Body>, Refusal> {
-        let parts = &*self.parts;
+        let parts = &self.parts;
         let tenant = call.store.tenant().cloned().ok_or(Refusal::NoRoute)?;
         let found = parts.registry.route(&tenant, &call.to);
-        seen.route = found.clone();
+        seen.route = found.clone().map(Arc::new);
         let principal = parts.identity.workload(&tenant, &call.from).map_err(|_| Refusal::Host)?;
         seen.principal = Some(principal.clone());
         let mut route = found.ok_or(Refusal::NoRoute)?;
@@ -60,7 +62,7 @@ impl Gateway {
         request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str).clone_into(&mut route.rest);
         let calling = parts.engine.scheduler().calling(&tenant, &call.invocation, call.chain.root_id());
         let within = Some(Within { time_ms: call.time_left_ms, calling: &calling });
-        let response = self.walk(seen, route, &principal, Asked { request, host, chain, within }).await?;
+        let response = self.walk(seen, Arc::new(route), &principal, Asked { request, host, chain, within }).await?;
         Ok(response.map(|body| {
             let body = waited_for(body, calling);
             match ended {
@@ -72,7 +74,7 @@ impl Gateway {
 
     /// Whether who began all of this may still have things done; what tells when his session ends.
     fn check_root(&self, chain: &Chain) -> Result<Option<CancellationToken>, Refusal> {
-        let (parts, root) = (&*self.parts, chain.on_behalf_of());
+        let (parts, root) = (&self.parts, chain.on_behalf_of());
         parts.standing.may_go_on(root, parts.clock.now())?;
         let ended = root.session().map(|session| parts.identity.session_cut(session));
         match &ended {

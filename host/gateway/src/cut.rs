@@ -19,8 +19,10 @@ const LOOK: Duration = Duration::from_millis(limits::STANDING_LOOK_MS_MAX);
 
 struct Cut<F> {
     inner: Body,
-    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    ended: CancellationToken,
     may_go_on: F,
+    /// What wakes whoever reads it when that is told, once nothing came: most answers are over before.
+    told: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// When to ask again, once nothing came.
     look: Option<Pin<Box<Sleep>>>,
 }
@@ -34,12 +36,17 @@ where
     if body.is_end_stream() {
         return body;
     }
-    Cut { inner: body, ended: Box::pin(ended.cancelled_owned()), may_go_on, look: None }.boxed_unsync()
+    Cut { inner: body, ended, may_go_on, told: None, look: None }.boxed_unsync()
 }
 
 impl<F: Fn() -> bool> Cut<F> {
-    /// Whether it is over for who reads it; if not, wakes him when it is time to ask again.
+    /// Whether it is over for who reads it; if not, wakes him when that is told, and when it is time to ask again.
     fn is_barred_while_nothing_comes(&mut self, context: &mut Context<'_>) -> bool {
+        let ended = &self.ended;
+        let told = self.told.get_or_insert_with(|| Box::pin(ended.clone().cancelled_owned()));
+        if told.as_mut().poll(context).is_ready() {
+            return true;
+        }
         let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK)));
         while look.as_mut().poll(context).is_ready() {
             if !(self.may_go_on)() {
@@ -59,7 +66,7 @@ impl<F: Fn() -> bool + Unpin> HttpBody for Cut<F> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.ended.as_mut().poll(context).is_ready() || !(self.may_go_on)() {
+        if self.ended.is_cancelled() || !(self.may_go_on)() {
             return Poll::Ready(Some(Err(BodyError::Closed)));
         }
         match Pin::new(&mut self.inner).poll_frame(context) {

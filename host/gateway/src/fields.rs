@@ -227,8 +227,8 @@ impl Gateway {
     }
 
     /// Who swears to what the guest of this call opens.
-    pub(crate) fn witness(&self, seen: &Seen, route: &Route) -> Arc<dyn Witness> {
-        Arc::new(Sworn { gateway: self.clone(), seen: seen.clone(), log: Log::Tenant(route.store.clone()) })
+    pub(crate) fn witness(&self, seen: &Arc<Seen>, route: &Route) -> Arc<dyn Witness> {
+        Arc::new(Sworn { gateway: self.clone(), seen: Arc::clone(seen), log: Log::Tenant(route.store.clone()) })
     }
 }
 
@@ -320,7 +320,7 @@ fn named<'a>(text: &str, rules: &'a Rules) -> Result<Vec<Named<'a>>, Refusal> {
 /// Puts a guest's openings on its tenant's audit log.
 struct Sworn {
     gateway: Gateway,
-    seen: Seen,
+    seen: Arc<Seen>,
     log: Log,
 }
 

@@ -4,6 +4,7 @@
 //! taken; and must never answer without recording what was done, once, on every path.
 
 use std::convert::Infallible;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,23 +93,33 @@ pub(crate) struct Within<'a> {
     pub calling: &'a Calling,
 }
 
-/// The data plane's service. Cheap to clone.
+/// The data plane's service. Cheap to clone: each invocation holds some.
 #[derive(Clone)]
-pub struct Gateway {
-    pub(crate) parts: Arc<GatewayParts>,
-    pace: Arc<Pace>,
-    turns: Arc<Turns>,
+pub struct Gateway(Arc<Inner>);
+
+/// What all clones of a [`Gateway`] share.
+pub struct Inner {
+    pub(crate) parts: GatewayParts,
+    pace: Pace,
+    turns: Turns,
     /// Places for what guests try, on its way to the record.
     pub(crate) telling: Arc<Semaphore>,
     /// Where that is written from: guests run on threads that are in no runtime.
     pub(crate) io: tokio::runtime::Handle,
 }
 
+impl Deref for Gateway {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
 impl Gateway {
     /// A gateway over its rooms. Must be called inside the runtime that does its I/O.
     pub fn new(parts: GatewayParts) -> Self {
         let (telling, io) = (Arc::new(Semaphore::new(TRIED_COUNT_MAX)), tokio::runtime::Handle::current());
-        Self { parts: Arc::new(parts), pace: Arc::default(), turns: Arc::default(), telling, io }
+        Self(Arc::new(Inner { parts, pace: Pace::default(), turns: Turns::default(), telling, io }))
     }
 
     /// Answers one request, whatever it is.
@@ -143,11 +154,11 @@ impl Gateway {
     }
 
     async fn invoke(&self, seen: &mut Seen, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
-        let parts = &*self.parts;
+        let parts = &self.parts;
         let host = checked_host(&request)?;
         // The tenant is decided here, once.
         let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        let found = parts.registry.find(host.as_deref(), path);
+        let found = parts.registry.find(host.as_deref(), path).map(Arc::new);
         seen.route = found.clone();
         if let Some(route) = &found {
             let carried = request.extensions().get::<Carried>().cloned().unwrap_or_default();
@@ -172,22 +183,22 @@ impl Gateway {
 
     /// Asks again whether what was begun for somebody may go on.
     pub(crate) fn may_go_on(&self, principal: Principal) -> impl Fn() -> bool + Send + Unpin + use<> {
-        let parts = Arc::clone(&self.parts);
-        move || parts.standing.may_go_on(&principal, parts.clock.now()).is_ok()
+        let gateway = self.clone();
+        move || gateway.parts.standing.may_go_on(&principal, gateway.parts.clock.now()).is_ok()
     }
 
     /// From the permit on. The same for a request from outside and for a call from one plugin to another (`call.rs`).
     pub(crate) async fn walk<B>(
         &self,
         seen: &mut Seen,
-        route: Route,
+        route: Arc<Route>,
         principal: &Principal,
         asked: Asked<'_, B>,
     ) -> Result<Response<Body>, Refusal>
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     {
-        let parts = &*self.parts;
+        let parts = &self.parts;
         let Asked { request, host, chain, within } = asked;
         let resource = Resource::Plugin { tenant: route.tenant.clone(), plugin: route.plugin.clone() };
         let permit = match parts.policy.permit_from::<act::Invoke>(principal, seen.peer, &resource) {
@@ -219,8 +230,11 @@ impl Gateway {
             Refusal::Host
         })?;
         seen.decision = Some(permit.decision().clone());
-        let overseer = self.overseer(seen, &route, &version, chain.on_behalf_of()).ok_or(Refusal::Host)?;
-        let mut guest = parts.capabilities.bind(self.binding(&route, seen, (*slot.budget(), ledger, chain), overseer));
+        // All that is to be known of it but how it ends.
+        let known = Arc::new(seen.clone());
+        let overseer = self.overseer(&known, &route, &chain).ok_or(Refusal::Host)?;
+        let mut guest =
+            parts.capabilities.bind(self.binding(&route, &known, (*slot.budget(), ledger, chain), overseer));
         guest.reuse = route.reuse(&version);
         let unheard = self.unheard(seen, &guest.meter);
         let result = parts.engine.run(slot, &code, guest, guest_request).await;
@@ -235,7 +249,7 @@ impl Gateway {
         };
         let mut response = reply.response;
         strip(response.headers_mut());
-        self.record_when_finished(seen, response.status().as_u16(), reply.finished);
+        self.record_when_finished(known, response.status().as_u16(), reply.finished);
         Ok(response)
     }
 
@@ -298,7 +312,7 @@ impl Gateway {
     fn binding(
         &self,
         route: &Route,
-        seen: &Seen,
+        seen: &Arc<Seen>,
         (budget, ledger, chain): (Budget, Arc<Ledger>, Chain),
         overseer: Arc<dyn Overseer>,
     ) -> Binding {

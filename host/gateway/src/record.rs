@@ -27,7 +27,7 @@ const CLIENT_CLOSED: u16 = 499;
 pub struct Seen {
     pub invocation: InvocationId,
     pub peer: Option<IpAddr>,
-    pub route: Option<Route>,
+    pub route: Option<Arc<Route>>,
     pub principal: Option<Principal>,
     pub version: Option<VersionRef>,
     pub decision: Option<DecisionId>,
@@ -55,7 +55,10 @@ impl Seen {
     }
 
     fn actor(&self, gateway: &Gateway) -> PrincipalId {
-        self.principal.clone().unwrap_or_else(|| gateway.parts.identity.anonymous()).id().clone()
+        match &self.principal {
+            Some(principal) => principal.id().clone(),
+            None => gateway.parts.identity.anonymous().id().clone(),
+        }
     }
 
     fn with_request(&self, usage: Usage) -> Usage {
@@ -178,8 +181,8 @@ impl Gateway {
     }
 
     /// Records the invocation when the guest's last byte is out.
-    pub(crate) fn record_when_finished(&self, seen: &Seen, status: u16, finished: Finished) {
-        let (gateway, seen) = (self.clone(), seen.clone());
+    pub(crate) fn record_when_finished(&self, seen: Arc<Seen>, status: u16, finished: Finished) {
+        let gateway = self.clone();
         // The runtime is named here: the end may come on a thread that is in none.
         let runtime = tokio::runtime::Handle::current();
         finished.then(move |outcome| {

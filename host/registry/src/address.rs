@@ -50,6 +50,10 @@ fn is_plain(path: &str) -> bool {
 }
 
 fn is_dots(segment: &str) -> bool {
+    // Nearly every segment, without a copy of it.
+    if !segment.starts_with(['.', '%']) {
+        return false;
+    }
     // Parameters after `;` are cut off by some servers before they resolve dots.
     let segment = segment.split(';').next().unwrap_or_default().to_ascii_lowercase();
     matches!(segment.replace("%2e", ".").as_str(), "." | "..")

@@ -66,6 +66,8 @@ enum Writes {
 pub(crate) struct Tenant {
     pub(crate) id: Option<TenantId>,
     pub(crate) uid: Uid,
+    /// The same in hex digits: every invocation is counted by it.
+    uid_text: Box<str>,
     pub(crate) keys: TenantKeys,
     pub(crate) entropy: Arc<dyn Entropy>,
     /// Stored forms of what its keys begin with.
@@ -95,6 +97,7 @@ impl Tenant {
         Self {
             id,
             uid,
+            uid_text: HEXLOWER.encode(&uid).into(),
             keys,
             entropy,
             beginnings: Beginnings::default(),
@@ -194,7 +197,11 @@ impl TenantStore {
     }
     /// The tenant's unique id, 32 hex digits: another one when a deleted name is used again.
     pub fn uid(&self) -> String {
-        HEXLOWER.encode(&self.tenant.uid)
+        self.uid_str().to_owned()
+    }
+    /// The same, to look something up by.
+    pub fn uid_str(&self) -> &str {
+        &self.tenant.uid_text
     }
     /// The revision of the newest batch in the store, whoever wrote it: what is written from now on has a higher one.
     pub fn newest_revision(&self) -> Result<u64, StoreError> {
