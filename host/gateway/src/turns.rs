@@ -24,8 +24,10 @@ use std::time::Duration;
 use ringfence_core::TenantId;
 use tokio::time::Instant;
 
-/// Times that a tenant's connections and requests go on in one lap at least.
+/// Times that a tenant's connections and requests go on in one lap at least, and of one that was alone of late: to go round costs
+/// each of them something, and nobody gains by it.
 const BEGUN_COUNT: u32 = 4;
+const BEGUN_ALONE_COUNT: u32 = 16;
 /// Of so many that wait, one more goes on in a lap: going round costs each of them something too.
 const WAITING_PER_BEGUN: u32 = 32;
 /// So many more requests of one tenant than of others make a connection that tenant's. Fewer may be chance on a connection
@@ -176,7 +178,8 @@ impl Lap {
             }
             *self = Self { number, begun_count: 0, waiting_count: 0, waited_count: self.waiting_count, ..*self };
         }
-        if self.begun_count < BEGUN_COUNT.max(self.waited_count / WAITING_PER_BEGUN) {
+        let at_least = if is_of_late(self.others_at) { BEGUN_COUNT } else { BEGUN_ALONE_COUNT };
+        if self.begun_count < at_least.max(self.waited_count / WAITING_PER_BEGUN) {
             self.begun_count += 1;
             return None;
         }
@@ -230,7 +233,8 @@ mod tests {
     async fn one_request_of_a_neighbour_does_not_wait_behind_a_crowd() {
         let order = order(500).await;
         assert_eq!(order.len(), 501);
-        assert_eq!(order.iter().position(|name| *name == "one"), Some(BEGUN_COUNT as usize));
+        // Until it came, the crowd was alone.
+        assert_eq!(order.iter().position(|name| *name == "one"), Some(BEGUN_ALONE_COUNT as usize));
     }
 
     #[tokio::test]
@@ -327,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_lap_ends_when_one_that_waited_in_it_comes_up_again() {
-        let mut lap = Lap::default();
+        let mut lap = Lap { others_at: Some(Instant::now()), ..Lap::default() };
         assert!((0..BEGUN_COUNT).all(|_| lap.ask(None).is_none()));
         let first = lap.ask(None);
         let second = lap.ask(None);

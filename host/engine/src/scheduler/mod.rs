@@ -9,6 +9,7 @@ pub mod class;
 mod clients;
 mod fair;
 mod handover;
+mod slow;
 mod sync;
 mod workers;
 

@@ -20,6 +20,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::class::{self, IoClass};
 use super::fair::{Arrival, LaneId, LaneTotals};
 use super::handover::{Asked, Handover, Place};
+use super::slow::Slow;
 use super::{Lane, TenantShare};
 use crate::meter::{End, Meter};
 
@@ -29,10 +30,6 @@ const PULSE: Duration = Duration::from_millis(1);
 const PULSE_CROWDED: Duration = Duration::from_micros(250);
 /// How long a worker may run on after it was asked to yield.
 const PATIENCE_NS: u64 = 300_000;
-/// CPU time after which a guest that ran where it arrived counts as slow.
-const INLINE_NS: u64 = 500_000;
-/// How long its tenant's guests then go to the worker threads first.
-const SLOW_NS: u64 = 1_000_000_000;
 /// Guests that may run where they arrived at the same time.
 const INLINE_COUNT: usize = 2;
 /// Spare workers for each worker.
@@ -80,8 +77,7 @@ struct LaneEntry {
     /// Tells it from that of a namesake, before or after.
     number: u64,
     entrance: Entrance,
-    /// Until when its guests are not run where they arrive, because one of them took long (nanoseconds).
-    slow_until_ns: u64,
+    slow: Arc<Slow>,
     /// What runs, waits or sleeps in it, to be killed.
     live: HashMap<u64, Arc<Meter>>,
 }
@@ -218,7 +214,7 @@ impl Workers {
         work: Work,
     ) -> Arc<Task> {
         let number = self.tasks_count.fetch_add(1, Ordering::Relaxed);
-        let (lane, lane_id, entrance, slow_until_ns) = {
+        let (lane, lane_id, entrance, slow) = {
             let mut lanes = self.lock_lanes();
             let (lane, is_there) = match whose {
                 Whose::Rehearsal => (None, true),
@@ -234,7 +230,7 @@ impl Workers {
             let entry = self.entry(&mut lanes, &lane);
             entry.live.insert(number, Arc::clone(&meter));
             let entrance = if is_there { entry.entrance } else { Entrance::Closed };
-            (lane, entry.id, entrance, entry.slow_until_ns)
+            (lane, entry.id, entrance, Arc::clone(&entry.slow))
         };
         if let Some(pool) = meter.pool() {
             pool.stake().begins();
@@ -248,31 +244,27 @@ impl Workers {
         // Its end is heard before it was polled too, which in a lane in debt takes its time.
         task.meter.register(&Waker::from(Arc::new(Unpolled(Arc::downgrade(&task)))));
         match dispatch {
-            Dispatch::Inline => self.run_here(Arc::clone(&task), slow_until_ns),
+            Dispatch::Inline => self.run_here(Arc::clone(&task), &slow),
             Dispatch::Queued => self.push(Arc::clone(&task)),
         }
         task
     }
 
     /// Polls a queued guest on the calling thread if its tenant's guests are quick and nobody waits; else a worker does.
-    fn run_here(&self, task: Arc<Task>, slow_until_ns: u64) {
+    fn run_here(&self, task: Arc<Task>, slow: &Slow) {
         let now = now_ns();
-        match if slow_until_ns <= now { self.queue.start_inline(task.lane_id, now) } else { None } {
-            Some(place) => self.run_inline(task, place),
+        match if slow.is_over(now) { self.queue.start_inline(task.lane_id, now) } else { None } {
+            Some(place) => Self::run_inline(task, place, slow),
             None => self.push(task),
         }
     }
 
-    fn run_inline(&self, task: Arc<Task>, place: usize) {
+    fn run_inline(task: Arc<Task>, place: usize, slow: &Slow) {
         let before = WORKER.replace(place);
-        let (lane, before_ns, meter) = (task.lane.clone(), task.meter.cpu_ns(), Arc::clone(&task.meter));
+        let (before_ns, meter) = (task.meter.cpu_ns(), Arc::clone(&task.meter));
         task.run(place);
         WORKER.set(before);
-        if meter.cpu_ns().saturating_sub(before_ns) > INLINE_NS
-            && let Some(entry) = self.lock_lanes().of.get_mut(&lane)
-        {
-            entry.slow_until_ns = now_ns().saturating_add(SLOW_NS);
-        }
+        slow.note(meter.cpu_ns().saturating_sub(before_ns), now_ns());
     }
 
     /// Ends the invocation when its time is over, unless the guard is dropped before.
@@ -458,7 +450,7 @@ impl Workers {
             id: self.queue.add_lane(TenantShare::USUAL, now_ns()),
             number: self.tasks_count.fetch_add(1, Ordering::Relaxed),
             entrance: Entrance::Open,
-            slow_until_ns: 0,
+            slow: Arc::default(),
             live: HashMap::new(),
         })
     }
@@ -511,8 +503,11 @@ impl Drop for TurnEnd<'_> {
                 workers.push(task);
                 return;
             }
-            let slow_until_ns = workers.lock_lanes().of.get(&task.lane).map_or(u64::MAX, |entry| entry.slow_until_ns);
-            workers.run_here(task, slow_until_ns);
+            let slow = workers.lock_lanes().of.get(&task.lane).map(|entry| Arc::clone(&entry.slow));
+            match slow {
+                Some(slow) => workers.run_here(task, &slow),
+                None => workers.push(task),
+            }
         }
     }
 }
