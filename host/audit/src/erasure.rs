@@ -12,7 +12,7 @@ use crate::envelope::Envelope;
 use crate::hold::{Agreed, Asked, SecondPerson, agree};
 use crate::state::State;
 use crate::tiles::{TILE_COUNT, Tile};
-use crate::writer::{self, StoredEntry, entry_key, unavailable};
+use crate::writer::{StoredEntry, entry_key, unavailable};
 use crate::{Audit, AuditError, Log, codes};
 
 impl Audit {
