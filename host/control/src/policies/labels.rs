@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
 use ringfence_core::{PrincipalId, Resource, TenantId};
-use ringfence_policy::{LabelsReview, Piece, StoredPolicy};
+use ringfence_policy::{LabelsReview, Piece, Policy, StoredPolicy};
 use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -263,9 +263,9 @@ impl Control {
             store.batch(also, Vec::new()).await?;
             return Ok(());
         };
-        let (policy, id) = (self.parts.policy.clone(), tenant.clone());
-        let gains = tokio::task::spawn_blocking(move || policy.gains_without_roles(&id));
-        if gains.await.map_err(|error| ApiError::host(&error))?? && self.has_another_admin(call, tenant).await? {
+        let id = tenant.clone();
+        let gains = self.aside(move |policy| policy.gains_without_roles(&id)).await?;
+        if gains && self.has_another_admin(call, tenant).await? {
             return Err(ApiError::new(
                 "second-person-needed",
                 format!(
@@ -311,20 +311,14 @@ impl Control {
         reached: Reached<act::SetCeiling>,
         text: String,
     ) -> Result<Response, ApiError> {
-        let Reached { tenant, store, permit } = reached;
+        let (tenant, store) = (reached.tenant.clone(), reached.store.clone());
         let alone = StoredPolicy { labels: Some(text.clone()), ..StoredPolicy::default() };
-        self.parts.policy.check_stored(&tenant, &alone).map_err(|unfit| unfit.error)?;
         let base_version = stored(&store).await?.unwrap_or_default().version;
         let change = Change { text, by: call.principal.id().clone(), approved_by: None, base_version };
-        let (log, details) = (Log::Tenant(store.clone()), json!({ "version": base_version + 1 }));
-        let version = self
-            .bracket(call, &log, permit, codes::LABELS_WRITTEN, details, async |_permit| {
-                let _one = self.changing.of(tenant.clone()).await;
-                self.check_mending(&tenant, &store, Piece::Labels).await?;
-                self.put_labels_in_turn(&tenant, &store, change, Vec::new()).await
-            })
-            .await?;
-        self.mended(&tenant).await;
+        let what = (Piece::Labels, codes::LABELS_WRITTEN, base_version);
+        let check = move |policy: &Policy, id: &TenantId| policy.check_stored(id, &alone).map_err(|unfit| unfit.error);
+        let written = self.put_labels_in_turn(&tenant, &store, change, Vec::new());
+        let ((), version) = self.mend(call, reached, what, check, written).await?;
         // Tried on nothing: what the tenant was asked is not for operators.
         let outcome = LabelsOutcome {
             state: "active".to_owned(),
@@ -384,11 +378,8 @@ impl Control {
             Err(StoreError::Conflict { .. }) => return Err(changed()),
             other => other?,
         };
-        let (policy, tenant, version) = (self.parts.policy.clone(), tenant.clone(), next.version);
-        // Reading long labels takes a while; the listeners' threads must not.
-        tokio::task::spawn_blocking(move || policy.set_labels(&tenant, &next.text))
-            .await
-            .map_err(|error| ApiError::host(&error))??;
+        let (tenant, version) = (tenant.clone(), next.version);
+        self.aside(move |policy| policy.set_labels(&tenant, &next.text)).await?;
         Ok(version)
     }
 }
