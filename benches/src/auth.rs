@@ -1,15 +1,18 @@
-//! `auth`: what knowing and allowing a caller adds to a warm call, and what a storm of sign-ins does to calls beside it.
+//! `auth`: what knowing and allowing a caller adds to a warm call, and what a storm of sign-ins does to calls beside it: by API
+//! keys, and by people's passwords.
 //!
 //! The first in turn, in many short slices: the same plugin called by nobody, by a signed-in caller, and by nobody again as
-//! the control; CPU time of the server a request. A machine's speed moves over seconds, so what is compared lies close. The second in an open loop: alone, storm, alone, storm, ..., alone; a round's ratio is the storm
-//! over the mean of the two alones around it, and the control one alone over the other.
+//! the control; CPU time of the server a request. A machine's speed moves over seconds, so what is compared lies close. The
+//! others in an open loop: alone, storm, alone, storm, ..., alone; a round's ratio is the storm over the mean of the two alones
+//! around it, and the control one alone over the other. More passwords come than the host hashes, so that its throttles and
+//! places are what they are: how many sign-ins were let in, refused as busy and not even sent is in the figures.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ringfence_tests::answer;
+use ringfence_tests::{PASSWORD, answer};
 use serde_json::{Value, json};
 
 use crate::answer::Then;
@@ -30,6 +33,12 @@ const TOKEN_ROUNDS_COUNT: usize = 40;
 const RATE: f64 = 100.0;
 /// Connections of the storm: fewer than the host lets one address have under way.
 const STORM_CONNECTIONS_COUNT: usize = 32;
+/// The same of the storm by passwords: more than it lets one address have under way, so that some are refused.
+const PASSWORD_CONNECTIONS_COUNT: usize = 128;
+/// People who sign in by password.
+const PEOPLE_COUNT: usize = 8;
+/// What a sign-in is answered that finds no place or no turn.
+const BUSY: [u16; 2] = [429, 503];
 /// Time before a phase is counted.
 const WARM_UP: Duration = Duration::from_millis(500);
 
@@ -56,13 +65,36 @@ pub struct Plan {
     pub sign_ins: f64,
 }
 
+/// What the sign-ins of a storm are.
+struct Kind {
+    /// Stands in the names of its figures.
+    of: &'static str,
+    /// Bodies of the requests; each connection sends one of them.
+    bodies: Vec<String>,
+    connections_count: usize,
+    /// Whether what could not be sent by the end of the storm is left out and counted. Else it is sent late.
+    ends: bool,
+}
+
 /// What a storm came to.
 #[derive(Default)]
 struct Storm {
     /// Answers by status.
     statuses: BTreeMap<u16, u64>,
-    /// From due to answered, microseconds.
+    /// Of those who were let in, from due to answered, microseconds.
     latencies_us: Vec<u64>,
+    /// Not sent: every connection waited for an answer until the end.
+    unsent_count: u64,
+}
+
+impl Storm {
+    fn let_in_count(&self) -> u64 {
+        self.statuses.get(&200).copied().unwrap_or(0)
+    }
+
+    fn refused_count(&self) -> u64 {
+        BUSY.iter().filter_map(|status| self.statuses.get(status)).sum()
+    }
 }
 
 /// Runs the benchmark and gives its figures.
@@ -76,8 +108,39 @@ pub async fn run(plan: &Plan) -> Result<Value> {
     let body = json!({ "text": OPEN });
     answer(guest.tenant.admin.put(&guest.tenant.path("/policy")).json(&body).send().await?).await?;
     added(&mut report, plan, &stage, &guest).await?;
-    storms(&mut report, plan, &stage, &guest).await?;
+    report.fact("seconds_a_storm", plan.storm_seconds)?;
+    report.put("victim_rps", RATE)?;
+    for kind in [by_key(&stage).await?, by_password(&stage).await?] {
+        storms(&mut report, plan, &stage, &guest, &kind).await?;
+    }
+    report.fact(
+        "note",
+        "a sign-in is an API key's (a cheap hash) or, in figures of passwords, a person's (argon2id, 19 MiB); then a session made \
+         durable and an entry on the log",
+    )?;
     report.finish()
+}
+
+/// Sign-ins of a tenant of their own: a key's oldest sessions end when it opens many.
+async fn by_key(stage: &Stage) -> Result<Kind> {
+    let stormy = stage.host.tenant(&stage.operator, "stormy").await?;
+    let body = json!({ "method": "api_key", "key": stormy.admin.key }).to_string();
+    Ok(Kind { of: "", bodies: vec![body], connections_count: STORM_CONNECTIONS_COUNT, ends: false })
+}
+
+/// The same of people, who have signed in from here before.
+async fn by_password(stage: &Stage) -> Result<Kind> {
+    // Longer ago than a session of the operator lives.
+    let operator = stage.host.sign_in(&stage.operator.key).await?;
+    let peopled = stage.host.tenant(&operator, "peopled").await?;
+    let mut bodies = Vec::new();
+    for number in 0..PEOPLE_COUNT {
+        let name = format!("person-{number}");
+        stage.host.person(&peopled.admin, &peopled.path("/people"), &name, "developer").await?;
+        let principal = format!("{}/{name}", peopled.name);
+        bodies.push(json!({ "method": "password", "principal": principal, "password": PASSWORD }).to_string());
+    }
+    Ok(Kind { of: "_passwords", bodies, connections_count: PASSWORD_CONNECTIONS_COUNT, ends: true })
 }
 
 /// CPU time that a caller's proof and permit add to a call.
@@ -112,15 +175,11 @@ async fn cpu_us(stage: &Stage, target: &Target, connections: usize, time: Durati
     Ok((process_cpu_us(&pid)? - before) as f64 / round.latencies_us.len() as f64)
 }
 
-/// What a storm of sign-ins does to another tenant's calls.
-async fn storms(report: &mut Report, plan: &Plan, stage: &Stage, guest: &Guest) -> Result<()> {
-    // A tenant of its own: a key's oldest sessions end when it opens many.
-    let stormy = stage.host.tenant(&stage.operator, "stormy").await?;
+/// What storms of such sign-ins do to another tenant's calls.
+async fn storms(report: &mut Report, plan: &Plan, stage: &Stage, guest: &Guest, kind: &Kind) -> Result<()> {
     let time = Duration::from_secs(plan.storm_seconds);
     let mut caller = Caller::start()?;
     report.put("victim_scheduling", caller.class)?;
-    report.put("victim_rps", RATE)?;
-    report.fact("seconds_a_storm", plan.storm_seconds)?;
     let pid = stage.host.pid().to_string();
     let (mut alone, mut beside, mut stormed) = (Vec::new(), Vec::new(), Vec::new());
     let (mut alone_cpu_us, mut storm_cpu_us) = (Vec::new(), Vec::new());
@@ -135,7 +194,7 @@ async fn storms(report: &mut Report, plan: &Plan, stage: &Stage, guest: &Guest) 
         }
         let target = guest.target(stage, "/").await?;
         let from = process_cpu_us(&pid)?;
-        let storm = storm(stage, &stormy.admin.key, plan.sign_ins / 60.0, time, number);
+        let storm = storm(stage, kind, plan.sign_ins / 60.0, time, number);
         let (outcome, storm) = tokio::join!(phase(caller, target, time, number), storm);
         let outcome_of;
         (caller, outcome_of) = outcome?;
@@ -143,19 +202,20 @@ async fn storms(report: &mut Report, plan: &Plan, stage: &Stage, guest: &Guest) 
         beside.push(outcome_of);
         stormed.push(storm?);
     }
-    write(report, &alone, &beside, &stormed)?;
+    write(report, kind.of, &alone, &beside, &stormed)?;
     let own = |index: usize| alone_cpu_us.get(index).copied().unwrap_or_default();
-    let signed_in = stormed.iter().map(|storm| storm.statuses.get(&200).copied().unwrap_or(0).max(1) as f64);
     let each: Vec<f64> = storm_cpu_us
         .iter()
         .enumerate()
-        .zip(signed_in)
-        .map(|((index, cpu), count)| (cpu - f64::midpoint(own(index), own(index + 1))) / count)
+        .zip(&stormed)
+        .map(|((index, cpu), storm)| {
+            (cpu - f64::midpoint(own(index), own(index + 1))) / storm.let_in_count().max(1) as f64
+        })
         .collect();
-    report.median("sign_in_cpu_us", &each)
+    report.median(&format!("sign_in{}_cpu_us", kind.of), &each)
 }
 
-fn write(report: &mut Report, alone: &[Outcome], beside: &[Outcome], storms: &[Storm]) -> Result<()> {
+fn write(report: &mut Report, of: &str, alone: &[Outcome], beside: &[Outcome], storms: &[Storm]) -> Result<()> {
     let p = |outcome: &Outcome, share: f64| quantile(&outcome.latencies_us, share).unwrap_or_default() as f64;
     for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
         let quiet: Vec<f64> = alone.iter().map(|outcome| p(outcome, share)).collect();
@@ -164,22 +224,21 @@ fn write(report: &mut Report, alone: &[Outcome], beside: &[Outcome], storms: &[S
             quiet.iter().zip(quiet.iter().skip(1)).map(|(before, after)| f64::midpoint(*before, *after)).collect();
         let ratio: Vec<f64> = loud.iter().zip(&around).map(|(loud, quiet)| loud / quiet).collect();
         let control: Vec<f64> = quiet.iter().zip(quiet.iter().skip(1)).map(|(one, other)| other / one).collect();
-        report.median(&format!("alone_{name}_us"), &quiet)?;
-        report.median(&format!("storm_{name}_us"), &loud)?;
-        report.median_with_interval(&format!("storm_{name}_ratio"), &ratio)?;
-        report.median_with_interval(&format!("storm_{name}_control_ratio"), &control)?;
+        report.median(&format!("alone{of}_{name}_us"), &quiet)?;
+        report.median(&format!("storm{of}_{name}_us"), &loud)?;
+        report.median_with_interval(&format!("storm{of}_{name}_ratio"), &ratio)?;
+        report.median_with_interval(&format!("storm{of}_{name}_control_ratio"), &control)?;
     }
     let errors: u64 = alone.iter().chain(beside).map(|outcome| outcome.errors_count).sum();
-    report.put("victim_errors_count", errors)?;
-    let count = |storm: &Storm| storm.statuses.get(&200).copied().unwrap_or(0) as f64;
-    report.median("sign_ins_count", &storms.iter().map(count).collect::<Vec<_>>())?;
+    report.put(&format!("victim_errors{of}_count"), errors)?;
+    let counts = |which: fn(&Storm) -> u64| storms.iter().map(|storm| which(storm) as f64).collect::<Vec<_>>();
+    report.median(&format!("sign_ins{of}_count"), &counts(Storm::let_in_count))?;
+    report.median(&format!("sign_ins{of}_refused_count"), &counts(Storm::refused_count))?;
+    report.median(&format!("sign_ins{of}_unsent_count"), &counts(|storm| storm.unsent_count))?;
     let late = |storm: &Storm| quantile(&storm.latencies_us, 0.99).unwrap_or_default() as f64;
-    report.median("sign_in_p99_us", &storms.iter().map(late).collect::<Vec<_>>())?;
-    report.put("sign_ins_by_status", storms.iter().map(|storm| storm.statuses.clone()).collect::<Vec<_>>())?;
-    report.fact(
-        "note",
-        "each sign-in is an API key's: a cheap hash, a session made durable, an entry on the log; none is a password's",
-    )
+    report.median(&format!("sign_in{of}_p99_us"), &storms.iter().map(late).collect::<Vec<_>>())?;
+    report
+        .put(&format!("sign_ins{of}_by_status"), storms.iter().map(|storm| storm.statuses.clone()).collect::<Vec<_>>())
 }
 
 /// One phase of the victim, whose caller waits in a thread of its own.
@@ -189,26 +248,38 @@ async fn phase(mut caller: Caller, target: Target, time: Duration, number: usize
 }
 
 /// Signs in so often for so long, whether or not earlier ones were answered, as far as its connections reach.
-async fn storm(stage: &Stage, key: &str, rate: f64, time: Duration, number: usize) -> Result<Storm> {
-    let body = json!({ "method": "api_key", "key": key }).to_string();
+async fn storm(stage: &Stage, kind: &Kind, rate: f64, time: Duration, number: usize) -> Result<Storm> {
     let target = Target { address: stage.control()?, path: "/api/v1/zero-trust/authenticate".to_owned(), token: None };
-    let fields = format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
-    let request: Arc<[u8]> = [head("POST", &target, &fields).as_bytes(), body.as_bytes()].concat().into();
+    let requests: Vec<Arc<[u8]>> = kind
+        .bodies
+        .iter()
+        .map(|body| {
+            let fields = format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+            [head("POST", &target, &fields).as_bytes(), body.as_bytes()].concat().into()
+        })
+        .collect();
     let due = Arc::new(Mutex::new(Arrivals::new(rate, time, u64::try_from(number)?)));
     let start = Instant::now() + WARM_UP;
-    let tasks: Vec<_> = (0..STORM_CONNECTIONS_COUNT)
-        .map(|_| {
-            let (due, request) = (Arc::clone(&due), Arc::clone(&request));
-            tokio::spawn(async move { sign_in_as_due(&due, &request, target.address, start).await })
+    let end = kind.ends.then(|| start + time);
+    let tasks: Vec<_> = requests
+        .iter()
+        .cycle()
+        .take(kind.connections_count)
+        .map(|request| {
+            let (due, request) = (Arc::clone(&due), Arc::clone(request));
+            tokio::spawn(async move { sign_in_as_due(&due, &request, target.address, (start, end)).await })
         })
         .collect();
     let mut all = Storm::default();
     for task in tasks {
         let own = task.await.context("a sign-in ended badly")??;
         all.latencies_us.extend(own.latencies_us);
+        all.unsent_count += own.unsent_count;
         own.statuses.into_iter().for_each(|(status, count)| *all.statuses.entry(status).or_default() += count);
     }
     ensure!(all.statuses.contains_key(&200), "nobody could sign in: {:?}", all.statuses);
+    let is_known = |status: &u16| *status == 200 || BUSY.contains(status);
+    ensure!(all.statuses.keys().all(is_known), "sign-ins were answered with {:?}", all.statuses);
     Ok(all)
 }
 
@@ -216,7 +287,7 @@ async fn sign_in_as_due(
     due: &Mutex<Arrivals>,
     request: &[u8],
     address: std::net::SocketAddr,
-    start: Instant,
+    (start, end): (Instant, Option<Instant>),
 ) -> Result<Storm> {
     let mut own = Storm::default();
     let mut connection = Connection::open(address).await?;
@@ -224,8 +295,14 @@ async fn sign_in_as_due(
         let next = due.lock().unwrap_or_else(PoisonError::into_inner).next();
         let Some(next) = next else { return Ok(own) };
         tokio::time::sleep_until((start + next).into()).await;
-        let answer = connection.exchange(request).await?;
-        own.latencies_us.push(u64::try_from((start + next).elapsed().as_micros())?);
+        if end.is_some_and(|end| Instant::now() >= end) {
+            own.unsent_count += 1;
+            continue;
+        }
+        let answer = connection.ask(request).await?;
+        if answer.status == 200 {
+            own.latencies_us.push(u64::try_from((start + next).elapsed().as_micros())?);
+        }
         *own.statuses.entry(answer.status).or_default() += 1;
         if answer.then == Then::Close {
             connection = Connection::open(address).await?;

@@ -170,3 +170,60 @@ async fn a_review_is_opened_for_reviewers_there_are_and_says_what_none_of_them_m
     assert_eq!((status, opened.get("warnings")), (201, None), "{opened}");
     Ok(())
 }
+
+/// Allowed while ann has the role by label, whose own role from the host is `caller`.
+const LEADS: &str = "@id(\"leads\") permit (principal is Ringfence::Person, \
+    action == Ringfence::Action::\"read-plugin\", resource) when { principal.roles.contains(\"lead\") };";
+
+/// Forbidden to whoever has a role by label.
+const HELD_AGAINST: &str = "@id(\"held-against\") forbid (principal is Ringfence::Person, \
+    action == Ringfence::Action::\"read-logs\", resource) when { principal.roles.contains(\"other\") };";
+
+#[tokio::test]
+async fn a_role_by_label_is_an_item_and_a_revocation_takes_it_away_for_the_next_request() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("visits", "visits", "", &[("keyvalue", &["default"])]).await?;
+    let policy = json!({ "text": LEADS, "mode": "active" });
+    answer(acme.admin.put(&acme.path("/policy")).json(&policy).send().await?).await?;
+    let labels = json!({ "principals": {
+        "acme/ann": { "roles": ["lead", "other"] }, "acme/gone": { "roles": ["lead"] }, "acme/bob": { "roles": ["lead"] },
+    } });
+    answer(acme.admin.put(&acme.path("/policy/labels")).json(&labels).send().await?).await?;
+    let ann = host.person(&acme.admin, "/tenants/acme/people", "ann", "caller").await?;
+    let bob = host.person(&acme.admin, "/tenants/acme/people", "bob", "tenant-admin").await?;
+    let reads =
+        async |who: &Session| Ok::<_, anyhow::Error>(who.get(&acme.path("/plugins/visits")).send().await?.status());
+    assert_eq!(reads(&ann).await?, StatusCode::OK);
+    let report = answer(acme.admin.get(&acme.path("/access/report")).send().await?).await?;
+    let shown = report["labels"].as_array().context("labels")?;
+    let lead = |who: &str| shown.iter().find(|one| one["principal"] == who && one["role"] == "lead").context("lead");
+    assert_eq!((&lead("acme/ann")?["given_by"], &lead("acme/ann")?["state"]), (&json!("acme/admin"), &json!("used")));
+    assert_eq!((&lead("acme/gone")?["is_somebody"], &lead("acme/gone")?["state"]), (&json!(false), &json!("new")));
+    assert!(report["findings"].to_string().contains("has the role lead by label and is nobody here"), "{report}");
+    let body = json!({
+        "title": "roles", "reviewers": ["acme/bob"], "due_at": within(3_600), "of": ["labels"],
+    });
+    let (id, all) = open(&acme, body).await?;
+    assert_eq!(all.len(), 4, "{all:?}");
+    let (hers, his) = (about(&all, "acme/ann has the role lead by label")?, about(&all, "acme/bob")?);
+    assert_eq!(decide(&bob, &acme, &id, his, "revoke").await?.1["code"], "own-review");
+    assert_eq!(decide(&bob, &acme, &id, his, "keep").await?.1["code"], "own-review");
+    let (status, decided) = decide(&bob, &acme, &id, hers, "revoke").await?;
+    assert_eq!((status, decided["decisions"][0]["done"].as_bool()), (200, Some(true)), "{decided}");
+    assert_eq!(reads(&ann).await?, StatusCode::FORBIDDEN, "for the next request");
+    let left = answer(acme.admin.get(&acme.path("/policy/labels")).send().await?).await?;
+    assert_eq!((&left["version"], &left["labels"]["principals"]["acme/ann"]["roles"]), (&json!(2), &json!(["other"])));
+    let versions = answer(acme.admin.get(&acme.path("/policy/labels/versions")).send().await?).await?;
+    assert_eq!(versions["items"][0]["by"], "acme/bob", "{versions}");
+    assert_eq!(decide(&bob, &acme, &id, hers, "keep").await?.0, 409, "once");
+    let log = answer(acme.admin.get(&acme.path("/audit?limit=1000")).send().await?).await?.to_string();
+    assert!(log.contains("AUT-031") && log.matches("POL-009").count() >= 2, "decided, and the labels changed");
+    // A rule that holds a role against who has it: who loses that one gains, which one reviewer does not bring about alone.
+    let policy = json!({ "text": format!("{LEADS} {HELD_AGAINST}"), "mode": "active" });
+    answer(acme.admin.put(&acme.path("/policy")).json(&policy).send().await?).await?;
+    let other = about(&all, "acme/ann has the role other by label")?;
+    assert_eq!(decide(&bob, &acme, &id, other, "revoke").await?.1["code"], "second-person-needed");
+    assert_eq!(about(&items(&acme, &id).await?, "acme/ann has the role other")?["decisions"], json!([]));
+    Ok(())
+}

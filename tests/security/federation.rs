@@ -123,14 +123,20 @@ async fn walk(host: &Host) -> Result<reqwest::Response> {
     Ok(host.anonymous().post("/zero-trust/authenticate").json(&body).send().await?)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_person_of_a_trusted_provider_signs_in_and_is_held_to_his_role() -> Result<()> {
+/// A host whose tenant `acme` trusts a provider.
+async fn trusted() -> Result<(Place, Host, Arc<Provider>, Session)> {
     let provider = Provider::start().await?;
     let address = provider.issuer.trim_start_matches("http://");
     let place = Place::new()?;
     let config = place.config(&format!("[egress]\nallow_private = [\"{address}\"]\n"))?.display().to_string();
     let host = Host::start_with(&place, &["--config", &config], &[])?;
     let admin = trusting(&host, &provider).await?;
+    Ok((place, host, provider, admin))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_of_a_trusted_provider_signs_in_and_is_held_to_his_role() -> Result<()> {
+    let (_place, host, provider, admin) = trusted().await?;
     let issued = answer(walk(&host).await?).await?;
     let person = host.session(string(&issued, "access_token")?);
     let who = answer(person.get("/whoami").send().await?).await?;
@@ -146,6 +152,61 @@ async fn a_person_of_a_trusted_provider_signs_in_and_is_held_to_his_role() -> Re
     answer(admin.put("/tenants/acme/sign-in").json(&body).send().await?).await?;
     assert_eq!(person.get("/whoami").send().await?.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(problem(begin(&host).await?).await?.0, 401);
+    Ok(())
+}
+
+/// Signs the provider's person in and has a role lent to him.
+async fn lent(host: &Host, admin: &Session) -> Result<Session> {
+    let issued = answer(walk(host).await?).await?;
+    let person = host.session(string(&issued, "access_token")?);
+    let wanted = json!({ "role": "tenant-admin", "minutes": 60, "reason": "a test" });
+    let asked = answer(person.post("/tenants/acme/elevations").json(&wanted).send().await?).await?;
+    let approve = format!("/tenants/acme/approvals/{}/approve", string(&asked, "id")?);
+    answer(admin.post(&approve).send().await?).await?;
+    assert_eq!(person.get("/tenants/acme/tokens").send().await?.status(), StatusCode::OK);
+    Ok(person)
+}
+
+/// How many roles are lent, and how many requests wait.
+async fn lent_and_asked(admin: &Session) -> Result<(usize, usize)> {
+    let count = async |path: &str| -> Result<usize> {
+        let all = answer(admin.get(path).send().await?).await?;
+        Ok(all["items"].as_array().context("items")?.len())
+    };
+    Ok((count("/tenants/acme/elevations").await?, count("/tenants/acme/approvals").await?))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_from_a_provider_is_lent_ends_with_his_session_and_with_the_provider() -> Result<()> {
+    let (_place, host, _provider, admin) = trusted().await?;
+    let person = lent(&host, &admin).await?;
+    // Settings that are refused end nothing.
+    let now = answer(admin.get("/tenants/acme/sign-in").send().await?).await?;
+    let mut twice = now["identity_providers"][0].clone();
+    twice.as_object_mut().context("a provider")?.remove("has_secret");
+    twice["issuer"] = json!("https://elsewhere.example");
+    let body = json!({ "unbound_tokens": "allowed", "identity_providers": [twice.clone(), twice] });
+    let refused = admin.put("/tenants/acme/sign-in").json(&body).send().await?;
+    assert!(refused.status().is_client_error(), "{}", refused.status());
+    assert_eq!(lent_and_asked(&admin).await?, (1, 0));
+    assert_eq!(person.get("/tenants/acme/tokens").send().await?.status(), StatusCode::OK);
+    // An admin ends his session: he signs in again as what the provider says, and waits for nothing.
+    let wanted = json!({ "role": "auditor", "minutes": 60, "reason": "a test" });
+    answer(person.post("/tenants/acme/elevations").json(&wanted).send().await?).await?;
+    assert_eq!(lent_and_asked(&admin).await?, (1, 1));
+    let sessions = answer(admin.get("/tenants/acme/sessions").send().await?).await?;
+    let his = sessions["items"].as_array().into_iter().flatten().find(|one| one["method"] == "federated");
+    let end = format!("/tenants/acme/sessions/{}", string(his.context("his session")?, "id")?);
+    assert_eq!(admin.delete(&end).send().await?.status(), StatusCode::NO_CONTENT);
+    assert_eq!(lent_and_asked(&admin).await?, (0, 0));
+    let issued = answer(walk(&host).await?).await?;
+    let person = host.session(string(&issued, "access_token")?);
+    assert_eq!(person.get("/tenants/acme/tokens").send().await?.status(), StatusCode::FORBIDDEN);
+    // The provider goes, and with it what its people are lent.
+    let _person = lent(&host, &admin).await?;
+    let gone = admin.delete("/tenants/acme/sign-in/providers/corp").send().await?;
+    assert_eq!(gone.status(), StatusCode::NO_CONTENT);
+    assert_eq!(lent_and_asked(&admin).await?, (0, 0));
     Ok(())
 }
 

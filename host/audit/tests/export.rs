@@ -9,13 +9,12 @@
 
 mod world;
 
-use std::io::Read;
-
 use ringfence_audit::export::{Coverage, ExportError, Row, Table, check};
 use ringfence_audit::verify::Fault;
-use ringfence_audit::{Audit, Entry, Log, Selection, codes};
+use ringfence_audit::{Entry, Selection, codes};
 use serde_json::json;
-use world::{World, event, pushed};
+use world::made::{Made, with};
+use world::{event, pushed};
 
 fn nothing(_: &mut Entry) -> Vec<String> {
     Vec::new()
@@ -33,22 +32,8 @@ fn range(from: u64, to: u64) -> Selection<'static> {
     }
 }
 
-struct Made {
-    audit: Audit,
-    log: Log,
-    vkey: String,
-    _world: World,
-}
-
 async fn made() -> Made {
-    let world = World::new().await;
-    let (log, audit) = (Log::Tenant(world.tenant("acme").await), world.open().await);
-    for n in 0..40 {
-        let event = if n % 4 == 0 { event(codes::SECRET_WRITTEN, json!({"n": n})) } else { pushed() };
-        audit.record(&log, event).await.unwrap();
-    }
-    let vkey = audit.vkey(&log);
-    Made { audit, log, vkey, _world: world }
+    Made::of(|n| if n % 4 == 0 { event(codes::SECRET_WRITTEN, json!({"n": n})) } else { pushed() }).await
 }
 
 async fn archive(made: &Made, selection: Selection<'_>) -> Vec<u8> {
@@ -83,24 +68,6 @@ async fn a_redacted_body_is_counted_and_not_taken_for_an_altered_one() {
     let selection = Selection { redact: &redact, ..range(3, 9) };
     let checked = check(archive(&made, selection).await.as_slice(), Some(&made.vkey), None).unwrap();
     assert_eq!((checked.bodies_withheld, checked.manifest.redacted), (6, vec!["actor".to_owned()]));
-}
-
-/// The archive with one of its files changed, as someone without the key would do it: digests made to fit again.
-fn with(archive: &[u8], name: &str, change: impl Fn(String) -> String) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    for file in tar::Archive::new(archive).entries().unwrap() {
-        let mut file = file.unwrap();
-        let path = file.path().unwrap().to_string_lossy().into_owned();
-        let mut content = Vec::new();
-        file.read_to_end(&mut content).unwrap();
-        if path == name {
-            content = change(String::from_utf8(content).unwrap()).into_bytes();
-        }
-        let mut header = tar::Header::new_ustar();
-        header.set_size(content.len() as u64);
-        builder.append_data(&mut header, path, content.as_slice()).unwrap();
-    }
-    builder.into_inner().unwrap()
 }
 
 #[tokio::test]

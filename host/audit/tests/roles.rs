@@ -9,18 +9,14 @@
 
 mod world;
 
-use std::io::Read;
-
 use ringfence_audit::export::{Checked, Content, ExportError, Row, Table, check};
 use ringfence_audit::verify::{Claim, Fault, Verified, verify_claim};
-use ringfence_audit::{Audit, Entry, Event, Log, Selection, Shown, redact};
+use ringfence_audit::{Entry, Event, Selection, Shown, redact};
 use ringfence_core::Role;
 use serde_json::{Value, json};
-use world::{World, pushed};
+use world::made::{COUNT, Made, OLDER, with};
+use world::pushed;
 
-/// Entries of the log, and of the older head that was kept.
-const COUNT: u64 = 40;
-const OLDER: u64 = 20;
 const ROLES: [Role; 2] = [Role::TenantAdmin, Role::Auditor];
 
 /// What of the log.
@@ -33,28 +29,9 @@ enum Shape {
 
 const SHAPES: [Shape; 3] = [Shape::Whole, Shape::Part, Shape::Sample];
 
-struct Made {
-    audit: Audit,
-    log: Log,
-    vkey: String,
-    older: String,
-    _world: World,
-}
-
 /// A log of which every second entry has what an auditor does not see.
 async fn made() -> Made {
-    let world = World::new().await;
-    let (log, audit) = (Log::Tenant(world.tenant("acme").await), world.open().await);
-    let mut older = String::new();
-    for n in 0..COUNT {
-        if n == OLDER {
-            older = audit.checkpoint(&log).await.unwrap().text;
-        }
-        let source_ip = n.is_multiple_of(2).then(|| "192.0.2.7".parse().unwrap());
-        audit.record(&log, Event { source_ip, ..pushed() }).await.unwrap();
-    }
-    let vkey = audit.vkey(&log);
-    Made { audit, log, vkey, older, _world: world }
+    Made::of(|n| Event { source_ip: n.is_multiple_of(2).then(|| "192.0.2.7".parse().unwrap()), ..pushed() }).await
 }
 
 async fn content(made: &Made, role: Role, shape: Shape, tables: bool) -> Content {
@@ -153,22 +130,10 @@ async fn whoever_signs_it_anew_a_body_is_proven_or_is_counted_as_not_proven() {
 
 /// The archive with a text in its entries changed by somebody without the key.
 fn changed(archive: &[u8], from: &str, to: &str) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    for file in tar::Archive::new(archive).entries().unwrap() {
-        let mut file = file.unwrap();
-        let path = file.path().unwrap().to_string_lossy().into_owned();
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).unwrap();
-        if path == "entries.jsonl" {
-            let text = String::from_utf8(bytes).unwrap();
-            assert!(text.contains(from), "{from}");
-            bytes = text.replacen(from, to, 1).into_bytes();
-        }
-        let mut header = tar::Header::new_ustar();
-        header.set_size(bytes.len() as u64);
-        builder.append_data(&mut header, path, bytes.as_slice()).unwrap();
-    }
-    builder.into_inner().unwrap()
+    with(archive, "entries.jsonl", |text| {
+        assert!(text.contains(from), "{from}");
+        text.replacen(from, to, 1)
+    })
 }
 
 #[tokio::test]

@@ -166,6 +166,22 @@ impl ProviderTrust {
         Ok(())
     }
 
+    /// Whether somebody of this name inside the tenant came from here.
+    pub fn is_whose(&self, name: &str) -> bool {
+        let hash = name.strip_prefix(self.name.as_str()).and_then(|rest| rest.strip_prefix('-'));
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        hash.is_some_and(|hash| hash.len() == NAME_DIGITS && hash.bytes().all(is_digit))
+    }
+
+    /// Whether this trust makes the same people of the same tokens as another, whatever we prove ourselves with and wherever they are
+    /// sent back to.
+    pub fn admits_as(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.issuer == other.issuer
+            && self.client_id == other.client_id
+            && self.roles == other.roles
+    }
+
     /// Whom an ID token proves, that came for the sign-in of this nonce.
     pub(crate) fn judge(
         &self,
@@ -314,5 +330,31 @@ mod tests {
         }
         assert!(!is_redirect("http://127.0.0.1:7000/callback", "http://127.0.0.1:7001/callback"), "a named port stays");
         assert!(!is_redirect("https://app.example/back", "https://app.example:8443/back"));
+    }
+
+    #[test]
+    fn who_came_from_a_provider_is_known_by_his_name_and_a_replaced_trust_is_another() {
+        let trust = ProviderTrust {
+            name: "corp".parse().unwrap(),
+            issuer: "https://login.example".to_owned(),
+            client_id: "us".to_owned(),
+            client_secret: None,
+            redirect_uris: vec!["https://app.example/back".to_owned()],
+            roles: vec![ClaimRole { claim: "groups".to_owned(), value: "devs".to_owned(), role: Role::Developer }],
+        };
+        assert!(trust.is_whose(&trust.name_of("u-1")));
+        for other in
+            ["corp", "corp-", "corp-0123456789abcdef012", "corp-0123456789ABCDEF0123", "corps-0123456789abcdef0123"]
+        {
+            assert!(!trust.is_whose(other), "{other}");
+        }
+        let secret = Some(ClientSecret(SecretString::new("new".to_owned())));
+        let rotated = ProviderTrust { client_secret: secret, redirect_uris: Vec::new(), ..trust.clone() };
+        assert!(trust.admits_as(&rotated));
+        let elsewhere = ProviderTrust { issuer: "https://login.evil".to_owned(), ..trust.clone() };
+        let client = ProviderTrust { client_id: "them".to_owned(), ..trust.clone() };
+        let renamed = ProviderTrust { name: "corps".parse().unwrap(), ..trust.clone() };
+        let others = ProviderTrust { roles: Vec::new(), ..trust.clone() };
+        assert!([elsewhere, client, renamed, others].iter().all(|other| !trust.admits_as(other)));
     }
 }

@@ -149,13 +149,13 @@ impl Identity {
         self.sessions(principal.tenant(), |record| record.principal == *principal.id())
     }
 
-    /// Ends one session at once.
+    /// Ends one session at once. Whose it was, and how he had signed in.
     pub async fn revoke_session(
         &self,
         permit: Permit<act::RevokeToken>,
         tenant: Option<&TenantId>,
         session: &SessionId,
-    ) -> Result<(), IdentityError> {
+    ) -> Result<(PrincipalId, Method), IdentityError> {
         covers(permit.resource(), tenant)?;
         self.end_session(tenant, session).await
     }
@@ -165,7 +165,7 @@ impl Identity {
         if !self.own_sessions(principal).iter().any(|record| record.id == *session) {
             return Err(not_found(session.as_str()));
         }
-        self.end_session(principal.tenant(), session).await
+        self.end_session(principal.tenant(), session).await.map(drop)
     }
 
     /// Changes what is kept of a principal's open session, in memory and durably. `Unauthenticated` when it was ended meanwhile;
@@ -195,12 +195,15 @@ impl Identity {
         Err(StoreError::Busy.into())
     }
 
-    async fn end_session(&self, tenant: Option<&TenantId>, session: &SessionId) -> Result<(), IdentityError> {
+    async fn end_session(
+        &self,
+        tenant: Option<&TenantId>,
+        session: &SessionId,
+    ) -> Result<(PrincipalId, Method), IdentityError> {
         let store = self.store_of(tenant)?;
-        if !self.shared.write().end_one(tenant, session) {
-            return Err(not_found(session.as_str()));
-        }
-        finish(store, vec![Op::delete(session_at(session))]).await
+        let ended = self.shared.write().end_one(tenant, session).ok_or_else(|| not_found(session.as_str()))?;
+        finish(store, vec![Op::delete(session_at(session))]).await?;
+        Ok((ended.principal, ended.method))
     }
 
     fn sessions(&self, tenant: Option<&TenantId>, which: impl Fn(&SessionRecord) -> bool) -> Vec<SessionRecord> {

@@ -59,6 +59,11 @@ impl SignInSettings {
             changed_by: None,
         }
     }
+
+    /// Refuses what could not be put in force, so that nothing is ended for its sake.
+    pub fn check(&self) -> Result<(), IdentityError> {
+        oidc::check_all(&self.providers)
+    }
 }
 
 pub(crate) fn settings_at() -> Key {
@@ -86,7 +91,7 @@ impl Identity {
         mut settings: SignInSettings,
     ) -> Result<SignInSettings, IdentityError> {
         covers(permit.resource(), tenant)?;
-        oidc::check_all(&settings.providers)?;
+        settings.check()?;
         let store = self.store_of(tenant)?;
         settings.changed_at = Some(self.shared.clock.now());
         settings.changed_by = Some(permit.principal().clone());

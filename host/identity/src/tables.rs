@@ -272,13 +272,10 @@ impl Tables {
         Some(session.stored)
     }
 
-    /// Ends a session of this tenant (or of the platform); whether it was there.
-    pub(crate) fn end_one(&mut self, tenant: Option<&TenantId>, id: &SessionId) -> bool {
+    /// Ends a session of this tenant (or of the platform); what was kept of it, if it was there.
+    pub(crate) fn end_one(&mut self, tenant: Option<&TenantId>, id: &SessionId) -> Option<StoredSession> {
         let there = self.sessions.get(id).is_some_and(|session| session.stored.tenant.as_ref() == tenant);
-        if there {
-            self.end(std::slice::from_ref(id));
-        }
-        there
+        if there { self.take_out(id) } else { None }
     }
 
     /// Ends all sessions of a key; which ones they were.

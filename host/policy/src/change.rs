@@ -80,6 +80,13 @@ impl Policy {
         Ok(LabelsReview { replay, only_narrows })
     }
 
+    /// Whether somebody of the tenant who loses a role by label may be allowed something by that: a statement in force forbids by a
+    /// role, or asks that there is none. Looks into all of them: not for threads that must not wait.
+    pub fn gains_without_roles(&self, tenant: &TenantId) -> Result<bool, PolicyError> {
+        let state = self.known(tenant)?;
+        Ok(state.rules.policies.iter().chain(&state.ceiling.policies).any(structure::gains_without_roles))
+    }
+
     /// Puts a candidate into the shadow, in the place of one that is there. Fails for what is no policy; it decides nothing, so
     /// it locks nobody out.
     pub fn set_shadow(&self, tenant: &TenantId, text: &str) -> Result<PolicyVersion, PolicyError> {

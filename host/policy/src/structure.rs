@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use cedar_policy::{
     ActionConstraint, Effect, EntityTypeName, EntityUid, Policy as CedarPolicy, PrincipalConstraint, ResourceConstraint,
 };
+use serde_json::Value;
 
 use crate::decision::{Finding, FindingKind};
 use crate::guard;
@@ -19,6 +20,15 @@ const FORBIDS_COMPARED_COUNT_MAX: usize = 64;
 /// Parts of Cedar's JSON form that can fail when they are evaluated.
 const CAN_FAIL: [&str; 8] =
     ["\"+\":", "\"-\":", "\"*\":", "\"neg\":", "\"decimal\":", "\"ip\":", "\"datetime\":", "\"duration\":"];
+
+/// What can become of an expression when somebody loses a role by label.
+#[derive(Clone, Copy)]
+struct Course {
+    /// It can come to be false.
+    falls: bool,
+    /// It can come to be true.
+    rises: bool,
+}
 
 /// One side of a scope.
 #[derive(PartialEq, Eq)]
@@ -117,6 +127,71 @@ pub(crate) fn reads_labels(policy: &CedarPolicy) -> bool {
             labels::ATTRIBUTES.iter().any(|attribute| json.contains(attribute))
         }
         Err(_) => true,
+    }
+}
+
+/// Whether somebody who loses a role by label can get something by it through this statement, as far as its text shows: a forbid
+/// that asks for the role, a permit that asks for its absence, and what cannot be looked into.
+pub(crate) fn gains_without_roles(policy: &CedarPolicy) -> bool {
+    let Ok(json) = policy.to_json() else { return true };
+    let conditions = json.get("conditions").and_then(Value::as_array).into_iter().flatten();
+    let course = conditions.fold(Course::STILL, |course, condition| {
+        let body = condition.get("body").map_or(Course::ANY, course_of);
+        course.or(if condition.get("kind").and_then(Value::as_str) == Some("unless") { body.turned() } else { body })
+    });
+    let gains = if policy.effect() == Effect::Permit { course.rises } else { course.falls };
+    // What denied by failing may not be reached any more.
+    gains || ((course.falls || course.rises) && can_fail(policy))
+}
+
+impl Course {
+    const STILL: Self = Self { falls: false, rises: false };
+    const ANY: Self = Self { falls: true, rises: true };
+
+    fn or(self, other: Self) -> Self {
+        Self { falls: self.falls || other.falls, rises: self.rises || other.rises }
+    }
+
+    fn turned(self) -> Self {
+        Self { falls: self.rises, rises: self.falls }
+    }
+}
+
+/// What can become of an expression of Cedar's JSON form, `{"&&": {"left": .., "right": ..}}`; of an operator that is not known here,
+/// anything.
+fn course_of(expression: &Value) -> Course {
+    let one = expression.as_object().filter(|entries| entries.len() == 1);
+    let Some((operator, parts)) = one.and_then(|entries| entries.iter().next()) else { return Course::ANY };
+    let of = |name: &str| parts.get(name).map_or(Course::ANY, course_of);
+    let is_still = |name: &str| parts.get(name).is_some_and(|part| !reads_roles(part));
+    match operator.as_str() {
+        "&&" | "||" => of("left").or(of("right")),
+        "!" => of("arg").turned(),
+        "if-then-else" if is_still("if") => of("then").or(of("else")),
+        "contains" | "containsAll" | "containsAny" if parts.get("left").is_some_and(is_roles) && is_still("right") => {
+            Course { falls: true, rises: false }
+        }
+        "isEmpty" if parts.get("arg").is_some_and(is_roles) => Course { falls: false, rises: true },
+        _ if reads_roles(expression) => Course::ANY,
+        _ => Course::STILL,
+    }
+}
+
+/// Whether this is the set of roles itself.
+fn is_roles(expression: &Value) -> bool {
+    let read = expression.get(".").filter(|read| read.get("attr").and_then(Value::as_str) == Some("roles"));
+    read.and_then(|read| read.get("left")).is_some_and(|of| !reads_roles(of))
+}
+
+/// Whether roles are read anywhere in it.
+fn reads_roles(expression: &Value) -> bool {
+    match expression {
+        Value::Object(parts) => {
+            let here = parts.get(".").and_then(|read| read.get("attr")).and_then(Value::as_str) == Some("roles");
+            here || parts.values().any(reads_roles)
+        }
+        Value::Array(parts) => parts.iter().any(reads_roles),
+        _ => false,
     }
 }
 

@@ -266,6 +266,40 @@ fn a_role_of_a_tenants_own_is_a_set_of_acts_within_the_ceiling_and_never_one_of_
 }
 
 #[test]
+fn who_loses_a_role_gains_by_a_rule_that_holds_it_against_him_and_by_no_other() {
+    let policy = active();
+    let gains = |effect: &str, condition: &str| {
+        let on = "(principal is Ringfence::Person, action == Ringfence::Action::\"invoke\", resource)";
+        policy.set_tenant_policy(&tenant("acme"), &format!("{effect} {on} {condition};")).unwrap();
+        policy.gains_without_roles(&tenant("acme")).unwrap()
+    };
+    let has = "principal.roles.contains(\"intern\")";
+    for (condition, by_permit, by_forbid) in [
+        (format!("when {{ {has} }}"), false, true),
+        (format!("unless {{ {has} }}"), true, false),
+        (format!("when {{ !{has} }}"), true, false),
+        (format!("when {{ !(resource.purposes.isEmpty() || !{has}) }}"), false, true),
+        ("when { principal.roles.isEmpty() }".to_owned(), true, false),
+        ("when { principal.roles.containsAny([\"intern\", \"guest\"]) }".to_owned(), false, true),
+        (format!("when {{ if resource.purposes.isEmpty() then {has} else false }}"), false, true),
+        (format!("when {{ if {has} then true else false }}"), true, true),
+        (format!("when {{ {has} == false }}"), true, true),
+        ("when { principal.purposes.containsAll(principal.roles) }".to_owned(), true, true),
+        // A name of an operator as the name of a member hides nothing.
+        (format!("when {{ {{ \"!\": {has} }}[\"!\"] }}"), true, true),
+        ("when { principal.training.contains(\"roles\") }".to_owned(), false, false),
+        (String::new(), false, false),
+        // Without the role it denies by failing no more.
+        (format!("when {{ {has} && 9223372036854775807 + 1 > 0 }}"), true, true),
+    ] {
+        assert_eq!((gains("permit", &condition), gains("forbid", &condition)), (by_permit, by_forbid), "{condition}");
+    }
+    policy.set_tenant_policy(&tenant("acme"), "").unwrap();
+    policy.set_ceiling(&tenant("acme"), "forbid (principal is Ringfence::Person, action, resource is Ringfence::Plugin) when { principal.roles.contains(\"intern\") };").unwrap();
+    assert!(policy.gains_without_roles(&tenant("acme")).unwrap(), "the operator's ceiling counts");
+}
+
+#[test]
 fn buckets_have_labels_and_people_have_purposes() {
     let policy = active();
     let acme = tenant("acme");

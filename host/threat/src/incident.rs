@@ -39,10 +39,11 @@ pub const JURISDICTIONS: [Jurisdiction; 6] = [
         whom: "Data Protection Commission",
         law: "Regulation (EU) 2016/679 (GDPR), article 33(1)",
     },
+    // Where the number of the article was not to be had from the law itself, the law is named without one.
     Jurisdiction {
         word: "jersey",
         whom: "Jersey Office of the Information Commissioner",
-        law: "Data Protection (Jersey) Law 2018, article 20",
+        law: "Data Protection (Jersey) Law 2018, within 72 hours",
     },
     Jurisdiction {
         word: "guernsey",
@@ -52,7 +53,7 @@ pub const JURISDICTIONS: [Jurisdiction; 6] = [
     Jurisdiction {
         word: "isle-of-man",
         whom: "Isle of Man Information Commissioner",
-        law: "GDPR, article 33(1), as the Data Protection (Application of GDPR) Order 2018 applies it",
+        law: "Data Protection (Application of GDPR) Order 2018 of the Isle of Man, within 72 hours",
     },
 ];
 /// What a notice to an authority says (article 33(3)).

@@ -1,6 +1,8 @@
 //! A log's surroundings for tests: a store in memory, a clock and dice that behave the same every time.
 #![allow(dead_code, missing_docs, reason = "each test program uses a part")]
 
+pub mod made;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;

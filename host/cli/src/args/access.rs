@@ -56,6 +56,8 @@ pub enum ReviewOfArg {
     Grants,
     /// Roles held for a while
     Elevations,
+    /// Roles of the tenant's own making, by label
+    Labels,
 }
 
 /// `access review open`.

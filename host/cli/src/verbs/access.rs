@@ -141,6 +141,13 @@ fn report_text(report: &AccessReport) -> String {
         text.push('\n');
         text.push_str(&table(["plugin", "may use", "last used", "state"], &grants.collect::<Vec<_>>()));
     }
+    if !report.labels.is_empty() {
+        let labels = report.labels.iter().map(|one| {
+            [one.principal.clone(), one.role.clone(), never(&one.given_by), never(&one.last_used_at), one.state.clone()]
+        });
+        text.push('\n');
+        text.push_str(&table(["who", "role by label", "given by", "last used", "state"], &labels.collect::<Vec<_>>()));
+    }
     if !report.findings.is_empty() {
         let findings = report.findings.iter().map(|one| [one.kind.clone(), one.subject.clone(), one.detail.clone()]);
         text.push('\n');

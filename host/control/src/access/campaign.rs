@@ -56,6 +56,8 @@ pub(crate) enum About {
     Grant { plugin: PluginName, capability: Capability, scope: Vec<String> },
     /// A role that is held for a while.
     Elevation { id: String, role: Role, until: Timestamp },
+    /// A role of the tenant's own making, by label.
+    Label { principal: PrincipalId, role: String },
 }
 
 /// One thing to decide.

@@ -2,11 +2,12 @@
 //! access reviews.
 //!
 //! Must never call something unused that was not watched: what is not known is said to be unknown.
-//! `facts.rs` keeps the facts, `report.rs` judges them, `campaign.rs` has the rules of reviews and `reviews.rs` their
+//! `facts.rs` keeps the facts, `report.rs` judges them (`labelled.rs` roles by label), `campaign.rs` has the rules of reviews and `reviews.rs` their
 //! endpoints, `overdue.rs` does what a review promised for its last day.
 
 pub(crate) mod campaign;
 mod facts;
+mod labelled;
 mod overdue;
 pub mod report;
 pub mod reviews;

@@ -15,10 +15,11 @@ use ringfence_store::TenantStore;
 use serde::Deserialize;
 
 use super::facts::{GrantFact, KeptActs};
+use super::labelled::{self, Labelled, Seen};
 use crate::Control;
 use crate::call::Call;
 use crate::extract::Asked;
-use crate::policies::elevations;
+use crate::policies::{elevations, labels};
 use crate::problem::ApiError;
 use crate::wire::{AccessFinding, AccessReport, ElevationUseView, GrantUseView, HolderView, Problem};
 
@@ -83,6 +84,7 @@ pub(super) struct Survey {
     pub(super) holders: Vec<Holder>,
     pub(super) grants: Vec<Granted>,
     pub(super) elevations: Vec<elevations::Held>,
+    pub(super) labelled: Vec<Labelled>,
 }
 
 /// Reports who holds what access in a tenant, what of it is used, and what somebody should look at.
@@ -137,7 +139,12 @@ impl Use {
 
     /// Judges by the hour of the last use, the time it was given, and since when there is watching; `from` is where the
     /// period begins.
-    fn of(last: Option<Timestamp>, given: Option<Timestamp>, since: Option<Timestamp>, from: Timestamp) -> Self {
+    pub(super) fn of(
+        last: Option<Timestamp>,
+        given: Option<Timestamp>,
+        since: Option<Timestamp>,
+        from: Timestamp,
+    ) -> Self {
         // A kept time is the beginning of its hour: the use was up to an hour later.
         let within = |at: Timestamp| at.as_second().saturating_add(LAST_USE_SECONDS) > from.as_second();
         if last.is_some_and(within) {
@@ -167,14 +174,18 @@ impl Control {
         let acts = self.kept_acts(store).await?;
         let mut holders = self.holders(call, tenant, (since, from)).await?;
         self.judge_roles(&mut holders, &acts, (since, from))?;
-        let (mut grants, mut held) = (Vec::new(), Vec::new());
+        let (mut grants, mut held, mut labelled) = (Vec::new(), Vec::new(), Vec::new());
         if let Some(tenant) = tenant {
             let resource = Resource::Tenant { tenant: tenant.clone() };
             let _may_read = self.reach::<act::ReadPolicy>(call, resource.clone()).await?.permit;
             held = elevations::stored(store).await?;
             held.retain(|held| now < held.until);
             let permit = self.reach::<act::ReadPlugin>(call, resource).await?.permit;
-            for plugin in self.parts.registry.plugins(permit, store).await? {
+            let plugins = self.parts.registry.plugins(permit, store).await?;
+            let names = plugins.iter().map(|plugin| plugin.name.clone()).collect();
+            let seen = Seen { holders: &holders, acts: &acts, plugins: &names, since, from };
+            labelled = labelled::judge(labels::roles_given(store).await?, &seen)?;
+            for plugin in plugins {
                 let facts = self.grant_facts(store, &plugin.name).await?;
                 let pushed_by = self.parts.registry.publisher(store, &plugin.name, &plugin.latest).await?;
                 for grant in self.parts.registry.grants(store, &plugin.name).await?.iter() {
@@ -190,7 +201,7 @@ impl Control {
                 }
             }
         }
-        Ok(Survey { now, days, since, holders, grants, elevations: held })
+        Ok(Survey { now, days, since, holders, grants, elevations: held, labelled })
     }
 
     async fn permit_to_list(
@@ -357,13 +368,14 @@ impl Control {
                     approved_by: held.approved_by.to_string(),
                 })
                 .collect(),
+            labels: survey.labelled.into_iter().map(labelled::view).collect(),
             findings,
         }
     }
 }
 
 /// The roles of a tenant with what each may do, smallest first.
-fn smaller_roles() -> Result<Vec<(Role, BTreeSet<String>)>, ApiError> {
+pub(super) fn smaller_roles() -> Result<Vec<(Role, BTreeSet<String>)>, ApiError> {
     let roles = [Role::Caller, Role::Auditor, Role::Developer, Role::TenantAdmin];
     let all = roles.into_iter().map(|role| Ok::<_, ApiError>((role, actions_of(role)?)));
     let mut all = all.collect::<Result<Vec<_>, _>>()?;
@@ -426,16 +438,17 @@ fn findings(survey: &Survey, is_one_owner: impl Fn(&PrincipalId, &PrincipalId) -
             add("self-given", held.principal.to_string(), detail);
         }
     }
+    all.extend(labelled::findings(&survey.labelled, survey.days, is_one_owner));
     all
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const DAY: i64 = 86_400;
 
-    fn at(day: i64) -> Option<Timestamp> {
+    pub(in crate::access) fn at(day: i64) -> Option<Timestamp> {
         Some(Timestamp::from_second(day * DAY).unwrap())
     }
 
@@ -477,7 +490,7 @@ mod tests {
         assert_eq!(would_do(Role::Operator, &done(&[]), &roles), None);
     }
 
-    fn holder(principal: &str, role: Role, given_by: &str) -> Holder {
+    pub(in crate::access) fn holder(principal: &str, role: Role, given_by: &str) -> Holder {
         Holder {
             kind: "api-key",
             key: Some("k".to_owned()),
@@ -505,6 +518,7 @@ mod tests {
             ],
             grants: Vec::new(),
             elevations: Vec::new(),
+            labelled: Vec::new(),
         };
         let one = |one: &PrincipalId, other: &PrincipalId| {
             one.as_str().starts_with("acme/dev") == other.as_str().starts_with("acme/dev")

@@ -55,10 +55,16 @@ enum Kind {
     Keys,
     Grants,
     Elevations,
+    Labels,
 }
 
-const KINDS: [(&str, Kind); 4] =
-    [("people", Kind::People), ("keys", Kind::Keys), ("grants", Kind::Grants), ("elevations", Kind::Elevations)];
+const KINDS: [(&str, Kind); 5] = [
+    ("people", Kind::People),
+    ("keys", Kind::Keys),
+    ("grants", Kind::Grants),
+    ("elevations", Kind::Elevations),
+    ("labels", Kind::Labels),
+];
 
 impl Persons for Identity {
     fn are_one(&self, one: &PrincipalId, other: &PrincipalId) -> bool {
@@ -69,7 +75,7 @@ impl Persons for Identity {
     }
 }
 
-/// Opens an access review over what people, keys and plugins hold now.
+/// Opens an access review over what people, keys and plugins hold now, roles by label among it.
 #[utoipa::path(post, path = "/tenants/{tenant}/access/reviews", tag = "access", request_body = NewReview,
     responses((status = 201, body = AccessReviewView), (status = "default", body = Problem)))]
 pub async fn open(
@@ -269,6 +275,7 @@ impl Control {
             "holder": item.holder, "reason": reason,
         });
         let key = item_key(&campaign.id, item.number);
+        let at_once = matches!(item.about, About::Label { .. });
         self.bracket(call, &Log::Tenant(store.clone()), permit, codes::REVIEW_DECIDED, details, async |permit| {
             item.decisions.push(Decision {
                 choice,
@@ -276,8 +283,14 @@ impl Control {
                 by: permit.principal().clone(),
                 at: self.parts.clock.now(),
                 request: Some(call.request.clone()),
-                done: choice != Choice::Revoke,
+                done: choice != Choice::Revoke || at_once,
             });
+            if let (Choice::Revoke, About::Label { principal, role }) = (choice, &item.about) {
+                // The decision is written with the labels that it leaves: neither is there without the other.
+                let decided = vec![Op::put_json(key, &item)?];
+                self.take_role(call, (tenant, store), (principal, role), decided).await?;
+                return Ok(item);
+            }
             store.put_json(&key, &item).await?;
             if choice == Choice::Revoke {
                 if let Err(error) = self.take_away(call, tenant, store, &item.about).await {
@@ -320,6 +333,9 @@ impl Control {
             About::Elevation { id, .. } => {
                 let permit = self.reach::<act::ApproveChange>(call, resource).await?.permit;
                 self.end_elevation(call, permit, (tenant, store), id).await
+            }
+            About::Label { principal, role } => {
+                self.take_role(call, (tenant, store), (principal, role), Vec::new()).await
             }
         };
         match gone {
@@ -412,6 +428,9 @@ impl Control {
         if plan.of.contains(&Kind::Grants) {
             let _may = self.reach::<act::GrantCapability>(call, resource()).await?.permit;
         }
+        if plan.of.contains(&Kind::Labels) {
+            let _may = self.reach::<act::WritePolicy>(call, resource()).await?.permit;
+        }
         Ok(())
     }
 }
@@ -448,7 +467,7 @@ fn plan(tenant: &TenantId, new: NewReview, now: Timestamp) -> Result<Plan, ApiEr
         reviewers,
         due_at,
         overdue,
-        of: of.ok_or_else(|| bad("`of` has people, keys, grants or elevations".to_owned()))?,
+        of: of.ok_or_else(|| bad("`of` has people, keys, grants, elevations or labels".to_owned()))?,
         roles: new.roles.iter().map(|role| parse_role(role, true)).collect::<Result<_, _>>()?,
         unused_days: new.unused_days.map(|asked| days(Some(asked))).transpose()?,
     })
@@ -486,6 +505,13 @@ fn items(plan: &Plan, survey: Survey) -> Vec<Item> {
         if plan.of.contains(&Kind::Elevations) && role_fits(held.role) {
             let about = About::Elevation { id: held.id.to_string(), role: held.role, until: held.until };
             add(about, Some(held.principal), Some(held.approved_by), None, Use::Used.as_str());
+        }
+    }
+    for one in survey.labelled {
+        if plan.of.contains(&Kind::Labels) && plan.roles.is_empty() && fits(one.state) {
+            let holder = (!one.is_a_plugins()).then(|| one.principal.clone());
+            let about = About::Label { principal: one.principal, role: one.role };
+            add(about, holder, one.given.map(|given| given.by), one.used_at, one.state.as_str());
         }
     }
     found
@@ -575,6 +601,7 @@ fn item_view(item: Item) -> ReviewItemView {
             ("grant", format!("{plugin} may use {capability} {}", scope.join(" ")).trim_end().to_owned())
         }
         About::Elevation { role, until, .. } => ("elevation", format!("{who} acts as {role} until {until}")),
+        About::Label { principal, role } => ("label", format!("{principal} has the role {role} by label")),
     };
     ReviewItemView {
         number: item.number,

@@ -262,10 +262,14 @@ impl Control {
         Ok(waiting)
     }
 
-    /// Takes away all that one name asked for. The caller holds the turn to change.
-    pub(super) async fn take_asked(&self, store: &TenantStore, asked_by: &PrincipalId) -> Result<(), ApiError> {
+    /// Takes away all that those who are gone asked for. The caller holds the turn to change.
+    pub(super) async fn take_asked(
+        &self,
+        store: &TenantStore,
+        is_gone: impl Fn(&PrincipalId) -> bool,
+    ) -> Result<(), ApiError> {
         let mut waiting = self.waiting(store).await?;
-        waiting.retain(|approval| approval.asked_by == *asked_by);
+        waiting.retain(|approval| is_gone(&approval.asked_by));
         if !waiting.is_empty() {
             let ops: Vec<Op> = waiting.iter().map(|approval| Op::delete(key(&approval.id))).collect();
             store.batch(ops, Vec::new()).await?;

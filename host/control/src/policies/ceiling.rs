@@ -50,7 +50,8 @@ pub async fn write(
 ) -> Result<Response, ApiError> {
     let reached = control.reach_tenant::<act::SetCeiling>(&call, &tenant).await?;
     let (id, store) = (reached.tenant, reached.store);
-    control.parts.policy.check_ceiling(&id, &asked.text)?;
+    let (of, text) = (id.clone(), asked.text.clone());
+    control.aside(move |policy| policy.check_ceiling(&of, &text)).await?;
     let wanted = headers.get(header::IF_MATCH).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
     let log = Log::Tenant(store.clone());
     let next = control
@@ -62,7 +63,8 @@ pub async fn write(
             }
             let next = Stored { text: asked.text, version: before.version + 1 };
             store.put_json(&key(), &next).await?;
-            control.parts.policy.set_ceiling(&id, &next.text)?;
+            let (of, text) = (id.clone(), next.text.clone());
+            control.aside(move |policy| policy.set_ceiling(&of, &text)).await?;
             Ok(next)
         })
         .await?;

@@ -181,23 +181,23 @@ impl Control {
     ) -> Result<(), ApiError> {
         let (Some(tenant), Log::Tenant(store)) = (tenant, log) else { return Ok(()) };
         let _one = self.changing.of(tenant.clone()).await;
-        self.end_lent_in_turn(tenant, store, principal).await
+        self.end_lent_in_turn(tenant, store, |who| who == principal).await
     }
 
-    /// The same for who has the turn to change the tenant.
+    /// The same of everybody who is gone, for who has the turn to change the tenant.
     pub(crate) async fn end_lent_in_turn(
         &self,
         tenant: &TenantId,
         store: &TenantStore,
-        principal: &PrincipalId,
+        is_gone: impl Fn(&PrincipalId) -> bool,
     ) -> Result<(), ApiError> {
         let mut all = stored(store).await?;
         let held_count = all.len();
-        all.retain(|held| held.principal != *principal);
+        all.retain(|held| !is_gone(&held.principal));
         if all.len() < held_count {
             self.hold(tenant, store, all).await?;
         }
-        self.take_asked(store, principal).await
+        self.take_asked(store, is_gone).await
     }
 
     /// The role that the caller is lent now, the strongest of several, as decisions take it; nothing where it cannot be read.

@@ -14,10 +14,12 @@ mod review;
 pub mod shadow;
 pub mod text;
 
+use ringfence_audit::Log;
 use ringfence_core::TenantId;
 use ringfence_core::proof::act;
-use ringfence_policy::{Piece, StoredPolicy};
+use ringfence_policy::{Piece, Policy, PolicyError, StoredPolicy};
 use ringfence_store::{StoreError, TenantStore};
+use serde_json::json;
 
 use crate::Control;
 use crate::call::{Call, Reached};
@@ -38,6 +40,16 @@ pub async fn stored(store: &TenantStore) -> Result<StoredPolicy, StoreError> {
 }
 
 impl Control {
+    /// Has the policy room read texts, which takes a while where they are long: the listeners' threads must not.
+    pub(super) async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Policy) -> Result<T, PolicyError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let policy = self.parts.policy.clone();
+        let done = tokio::task::spawn_blocking(move || work(&policy)).await;
+        Ok(done.map_err(|error| ApiError::host(&error))??)
+    }
+
     /// For an operator who mends a tenant that is locked because a text of it cannot be put into force: who may set the ceiling
     /// over a tenant may write that one text anew, unread. None for everybody else, and for a tenant whose rules are in force.
     /// Refuses a text that fits: it is the tenant's own.
@@ -74,6 +86,31 @@ impl Control {
                 Err(ApiError::new("conflict", why).help("enable its keys once more, and it is read"))
             }
         }
+    }
+
+    /// Writes one text of a locked tenant anew, as the version after this one: when `check` finds that it fits, and while it is still
+    /// the one that keeps the tenant locked. `written` runs in one's turn to change the tenant.
+    async fn mend<T: Send + 'static>(
+        &self,
+        call: &Call,
+        reached: Reached<act::SetCeiling>,
+        (piece, code, base_version): (Piece, &'static str, u64),
+        check: impl FnOnce(&Policy, &TenantId) -> Result<T, PolicyError> + Send + 'static,
+        written: impl Future<Output = Result<u64, ApiError>>,
+    ) -> Result<(T, u64), ApiError> {
+        let Reached { tenant, store, permit } = reached;
+        let id = tenant.clone();
+        let checked = self.aside(move |policy| check(policy, &id)).await?;
+        let (log, details) = (Log::Tenant(store.clone()), json!({ "version": base_version + 1 }));
+        let version = self
+            .bracket(call, &log, permit, code, details, async |_permit| {
+                let _one = self.changing.of(tenant.clone()).await;
+                self.check_mending(&tenant, &store, piece).await?;
+                written.await
+            })
+            .await?;
+        self.mended(&tenant).await;
+        Ok((checked, version))
     }
 
     /// Something of a tenant was written anew: one that a start could not read is read now, if nothing else is in the way.

@@ -92,11 +92,7 @@ impl Control {
         self.bracket(call, &log, permit, codes::POLICY_SHADOWED, json!({ "shadow": true }), async |_permit| {
             let _one = self.changing.of(tenant.clone()).await;
             store.put_json(&key(), &text).await?;
-            let policy = self.parts.policy.clone();
-            tokio::task::spawn_blocking(move || policy.set_shadow(&tenant, &text))
-                .await
-                .map_err(|error| ApiError::host(&error))??;
-            Ok(())
+            self.aside(move |policy| policy.set_shadow(&tenant, &text)).await.map(drop)
         })
         .await
     }

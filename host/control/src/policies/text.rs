@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
 use ringfence_core::{PrincipalId, TenantId};
-use ringfence_policy::{Piece, Review};
+use ringfence_policy::{Piece, Policy, Review};
 use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -216,23 +216,14 @@ impl Control {
         reached: Reached<act::SetCeiling>,
         text: String,
     ) -> Result<Response, ApiError> {
-        let Reached { tenant, store, permit } = reached;
-        let (policy, id, checked) = (self.parts.policy.clone(), tenant.clone(), text.clone());
-        let analysis = tokio::task::spawn_blocking(move || policy.check_tenant_policy(&id, &checked))
-            .await
-            .map_err(|error| ApiError::host(&error))??;
+        let (tenant, store, checked) = (reached.tenant.clone(), reached.store.clone(), text.clone());
         let base_version = stored(&store).await?.unwrap_or_default().version;
         let by = call.principal.id().clone();
         let change = Change { text, note: None, by, approved_by: None, rolled_back_to: None, base_version };
-        let (log, details) = (Log::Tenant(store.clone()), json!({ "version": base_version + 1 }));
-        let version = self
-            .bracket(call, &log, permit, codes::POLICY_WRITTEN, details, async |_permit| {
-                let _one = self.changing.of(tenant.clone()).await;
-                self.check_mending(&tenant, &store, Piece::Policy).await?;
-                self.activate_in_turn(&tenant, &store, change).await
-            })
-            .await?;
-        self.mended(&tenant).await;
+        let what = (Piece::Policy, codes::POLICY_WRITTEN, base_version);
+        let check = move |policy: &Policy, id: &TenantId| policy.check_tenant_policy(id, &checked);
+        let written = self.activate_in_turn(&tenant, &store, change);
+        let (analysis, version) = self.mend(call, reached, what, check, written).await?;
         // Tried on nothing: what the tenant was asked is not for operators.
         let review = ReviewView {
             policies_count: analysis.policies.len(),
@@ -350,11 +341,8 @@ impl Control {
             Err(StoreError::Conflict { .. }) => return Err(changed()),
             other => other?,
         };
-        let (policy, tenant) = (self.parts.policy.clone(), tenant.clone());
-        // Checking a long text takes a while; the listeners' threads must not.
-        tokio::task::spawn_blocking(move || policy.set_tenant_policy(&tenant, &next.text))
-            .await
-            .map_err(|error| ApiError::host(&error))??;
+        let tenant = tenant.clone();
+        self.aside(move |policy| policy.set_tenant_policy(&tenant, &next.text)).await?;
         Ok(version.version)
     }
 }

@@ -23,6 +23,8 @@ pub struct AccessReport {
     pub grants: Vec<GrantUseView>,
     /// Roles held for a while, now.
     pub elevations: Vec<ElevationUseView>,
+    /// Roles of the tenant's own making, which its labels give.
+    pub labels: Vec<LabelledRoleView>,
     /// What somebody should look at.
     pub findings: Vec<AccessFinding>,
 }
@@ -98,10 +100,32 @@ pub struct ElevationUseView {
     pub by_another: bool,
 }
 
+/// A role of the tenant's own making, of one principal.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LabelledRoleView {
+    /// Who.
+    pub principal: String,
+    /// The role.
+    pub role: String,
+    /// Who gave it; absent when no version of the labels that is kept says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_by: Option<String>,
+    /// When.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_at: Option<String>,
+    /// The hour of its holder's last sign-in, when one is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<String>,
+    /// As of a holder; `unknown` for plugins, which do not sign in.
+    pub state: String,
+    /// Whether there is such a person, key or plugin. A role waits for whoever has that name.
+    pub is_somebody: bool,
+}
+
 /// Something to look at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AccessFinding {
-    /// `dormant`, `grant-unused`, `role-unused`, `self-given`, `one-hand`, `no-second-person` or `elevation-open`.
+    /// `dormant`, `grant-unused`, `role-unused`, `self-given`, `one-hand`, `no-second-person`, `elevation-open` or `nobody`.
     pub kind: String,
     /// Whom or what it is about.
     pub subject: String,
@@ -122,10 +146,10 @@ pub struct NewReview {
     /// What becomes of items that are not decided then: `report` or `revoke`; `report` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overdue: Option<String>,
-    /// What is reviewed: `people`, `keys`, `grants`, `elevations`; all of it when absent.
+    /// What is reviewed: `people`, `keys`, `grants`, `elevations`, `labels` (roles by label); all of it when absent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub of: Vec<String>,
-    /// Only those of these roles; all when absent. Grants have none.
+    /// Only those of these roles of the host; all when absent. Grants have none, and roles by label are others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
     /// Only what counts as `unused` or `unknown` after so many days without use.
@@ -178,9 +202,10 @@ pub struct AccessReviewView {
 pub struct ReviewItemView {
     /// Its number in the review.
     pub number: u64,
-    /// `person`, `api-key`, `grant` or `elevation`.
+    /// `person`, `api-key`, `grant`, `elevation` or `label`.
     pub kind: String,
-    /// What it is, in words: `acme/ann as developer`, `hello may use http https://api.example.com`.
+    /// What it is, in words: `acme/ann as developer`, `hello may use http https://api.example.com`, `acme/ann has the role
+    /// release-manager by label`.
     pub what: String,
     /// Whose access it is; absent for a plugin's.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,7 +8,7 @@ use http::StatusCode;
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
 use ringfence_core::{Permit, SessionId, TenantId};
-use ringfence_identity::SessionRecord;
+use ringfence_identity::{Method, SessionRecord};
 use serde_json::json;
 
 use crate::Control;
@@ -58,7 +58,8 @@ pub async fn list(
     page(control.parts.identity.list_sessions(reached.permit, Some(&reached.tenant))?, &call, &paging)
 }
 
-/// Ends a session of a tenant: its token is refused from the next request on.
+/// Ends a session of a tenant: its token is refused from the next request on. Of somebody from an identity provider, the roles that
+/// he is lent end as well.
 #[utoipa::path(delete, path = "/tenants/{tenant}/sessions/{id}", tag = "zero-trust",
     responses((status = 204), (status = "default", body = Problem)))]
 pub async fn end(
@@ -105,7 +106,12 @@ impl Control {
     ) -> Result<StatusCode, ApiError> {
         let session = parse(id)?;
         self.bracket(call, &log, permit, codes::SESSION_ENDED, json!({ "session": id }), async |permit| {
-            Ok(self.parts.identity.revoke_session(permit, tenant, &session).await?)
+            let (whose, method) = self.parts.identity.revoke_session(permit, tenant, &session).await?;
+            // Nobody here can remove whom a provider vouches for: who ends his session ends what he is lent.
+            if method == Method::Federated {
+                self.end_lent(&log, tenant, &whose).await?;
+            }
+            Ok(())
         })
         .await?;
         Ok(StatusCode::NO_CONTENT)

@@ -7,11 +7,12 @@ use axum::extract::{Path, State};
 use http::StatusCode;
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
-use ringfence_core::{PrincipalId, Resource, TenantId};
+use ringfence_core::{Permit, PrincipalId, Resource, TenantId};
 use ringfence_identity::{
     CertificateHolder, CertificateTrust, ClaimRole, ClientSecret, ProviderTrust, SecretString, SignInSettings,
     UnboundTokens,
 };
+use ringfence_store::TenantStore;
 use serde_json::{Value, json};
 
 use crate::Control;
@@ -75,11 +76,7 @@ pub async fn write(
             // Not between the reading and the writing of who changes one provider: he would put back what was before.
             let _one = control.changing.of(id.clone()).await;
             let before = control.parts.identity.sign_in_settings(may_read, Some(&id))?;
-            // SECURITY: before anybody else comes under such a name.
-            for holder in given_up(&id, &before, &settings) {
-                control.end_lent_in_turn(&id, &store, &holder).await?;
-            }
-            Ok(control.parts.identity.set_sign_in_settings(permit, Some(&id), settings).await?)
+            control.decide_sign_in(permit, (&id, &store), &before, settings).await
         })
         .await?;
     Ok(Json(view(settings)))
@@ -144,24 +141,47 @@ impl Control {
         let Reached { tenant, store, permit } = reached;
         let resource = Resource::Tenant { tenant: tenant.clone() };
         let may_read = self.reach::<act::ReadPolicy>(call, resource).await?.permit;
-        self.bracket(call, &Log::Tenant(store), permit, codes::SIGN_IN_CHANGED, details, async |permit| {
+        let log = Log::Tenant(store.clone());
+        self.bracket(call, &log, permit, codes::SIGN_IN_CHANGED, details, async |permit| {
             let _one = self.changing.of(tenant.clone()).await;
-            let mut settings = self.parts.identity.sign_in_settings(may_read, Some(&tenant))?;
+            let before = self.parts.identity.sign_in_settings(may_read, Some(&tenant))?;
+            let mut settings = before.clone();
             let changed = change(&mut settings.providers)?;
-            self.parts.identity.set_sign_in_settings(permit, Some(&tenant), settings).await?;
+            self.decide_sign_in(permit, (&tenant, &store), &before, settings).await?;
             Ok(changed)
         })
         .await
     }
+
+    /// Puts in force how one signs in to a tenant, and ends what those are lent who cannot any more. The caller holds the turn to
+    /// change the tenant.
+    async fn decide_sign_in(
+        &self,
+        permit: Permit<act::WritePolicy>,
+        (tenant, store): (&TenantId, &TenantStore),
+        before: &SignInSettings,
+        settings: SignInSettings,
+    ) -> Result<SignInSettings, ApiError> {
+        // What is refused ends nothing.
+        settings.check()?;
+        // SECURITY: before anybody else comes under such a name.
+        self.end_lent_in_turn(tenant, store, |who| is_given_up(tenant, (before, &settings), who)).await?;
+        Ok(self.parts.identity.set_sign_in_settings(permit, Some(tenant), settings).await?)
+    }
 }
 
-/// The principals whose certificates stand for nobody from now on, or whose names are those of other certificates.
-fn given_up(tenant: &TenantId, before: &SignInSettings, after: &SignInSettings) -> Vec<PrincipalId> {
-    let stays = |then: &CertificateHolder| {
+/// Whether a name stands for nobody from now on, or for another: its certificate counts no longer or is another's, or the provider
+/// that vouches for it is gone or another is trusted in its place.
+fn is_given_up(tenant: &TenantId, (before, after): (&SignInSettings, &SignInSettings), who: &PrincipalId) -> bool {
+    let Some(name) = who.as_str().strip_prefix(tenant.as_str()).and_then(|rest| rest.strip_prefix('/')) else {
+        return false;
+    };
+    let is_held = |then: &CertificateHolder| {
         holders(after).iter().any(|now| now.subject == then.subject && now.name == then.name)
     };
-    let gone = holders(before).iter().filter(|then| !stays(then));
-    gone.filter_map(|then| format!("{tenant}/{}", then.name).parse().ok()).collect()
+    let is_trusted = |then: &ProviderTrust| after.providers.iter().any(|now| now.admits_as(then));
+    holders(before).iter().any(|then| then.name.as_str() == name && !is_held(then))
+        || before.providers.iter().any(|then| then.is_whose(name) && !is_trusted(then))
 }
 
 fn holders(settings: &SignInSettings) -> &[CertificateHolder] {
@@ -242,13 +262,40 @@ mod tests {
     fn whose_certificate_counts_no_longer_or_is_anothers_gives_his_name_up() {
         let acme: TenantId = "acme".parse().unwrap();
         let before = settings(&[("ann.example.com", "ann"), ("bob.example.com", "bob")]);
-        let names = |after: &SignInSettings| -> Vec<String> {
-            given_up(&acme, &before, after).iter().map(ToString::to_string).collect()
+        let names = |after: &SignInSettings| -> Vec<&str> {
+            let all = ["acme/ann", "acme/bob", "acme/cleo", "beta/ann"].into_iter();
+            all.filter(|who| is_given_up(&acme, (&before, after), &who.parse().unwrap())).collect()
         };
         assert!(names(&before).is_empty());
         assert_eq!(names(&settings(&[("ann.example.com", "ann")])), ["acme/bob"]);
         let swapped = settings(&[("ann.example.com", "ann"), ("eve.example.com", "bob")]);
         assert_eq!(names(&swapped), ["acme/bob"], "the name is another's");
         assert_eq!(names(&SignInSettings::unset()), ["acme/ann", "acme/bob"]);
+    }
+
+    #[test]
+    fn whose_provider_is_gone_or_replaced_gives_his_name_up_and_nobody_of_another_does() {
+        let acme: TenantId = "acme".parse().unwrap();
+        let with = |providers: &[(&str, &str)]| {
+            let trust = |(name, issuer): &(&str, &str)| {
+                json!({
+                    "name": name, "issuer": issuer, "client_id": "us", "client_secret": null,
+                    "redirect_uris": ["https://app.example/back"], "roles": [],
+                })
+            };
+            let providers = providers.iter().map(|one| serde_json::from_value(trust(one)).unwrap()).collect();
+            SignInSettings { providers, ..SignInSettings::unset() }
+        };
+        let before = with(&[("corp", "https://corp.example"), ("guests", "https://guests.example")]);
+        let (corp, guest) = ("acme/corp-0123456789abcdef0123", "acme/guests-0123456789abcdef0123");
+        let names = |after: &SignInSettings| -> Vec<&str> {
+            let all = [corp, guest, "acme/ann"].into_iter();
+            all.filter(|who| is_given_up(&acme, (&before, after), &who.parse().unwrap())).collect()
+        };
+        assert!(names(&before).is_empty());
+        assert_eq!(names(&with(&[("corp", "https://corp.example")])), [guest]);
+        let replaced = with(&[("corp", "https://other.example"), ("guests", "https://guests.example")]);
+        assert_eq!(names(&replaced), [corp]);
+        assert_eq!(names(&with(&[])), [corp, guest]);
     }
 }

@@ -190,7 +190,8 @@ impl Control {
         let details = json!({ "session": session, "score": score });
         let on = (log, whose.to_string());
         self.bracket_on(call, on, permit, codes::SESSION_FALLEN, details, async |permit| {
-            Ok(self.parts.identity.revoke_session(permit, call.principal.tenant(), session).await?)
+            self.parts.identity.revoke_session(permit, call.principal.tenant(), session).await?;
+            Ok(())
         })
         .await
     }
