@@ -133,7 +133,7 @@ pub enum Basis {
 #[expect(missing_docs, reason = "the fields are the words of the variants")]
 pub enum Event {
     /// It began.
-    Started(Started),
+    Started(Box<Started>),
     /// A step is over: with a result, or failed for good.
     StepDone { place: Place, kind: StepKind, name: String, attempt: u32, result: Result<String, String> },
     /// An attempt of a step begins. Written where the end of the host has cut this run before, so that what brings the host

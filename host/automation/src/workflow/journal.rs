@@ -484,7 +484,7 @@ pub fn begin_with(
 ) -> Result<(Vec<Op>, Precondition), WorkflowError> {
     let mut head = Head::new(run.clone(), &started, at_ms);
     received.iter().for_each(|event| head.apply(event, at_ms));
-    let events = std::iter::once(Event::Started(started)).chain(received);
+    let events = std::iter::once(Event::Started(Box::new(started))).chain(received);
     let entries: Vec<Entry> = events.map(|event| Entry { at_ms, event }).collect();
     let log = serde_json::to_vec(&entries).map_err(StoreError::Form)?;
     head.events_bytes = log.len() as u64;
@@ -707,7 +707,7 @@ mod tests {
         // Each order of them that commands and code can come to.
         for order in 0..events.len().pow(LENGTH) {
             let mut state = State::default();
-            state.apply(&Event::Started(started.clone()));
+            state.apply(&Event::Started(Box::new(started.clone())));
             let mut head = Head::new(id_of(&[b"a run"]), &started, 1);
             let mut rest = order;
             for _ in 0..LENGTH {

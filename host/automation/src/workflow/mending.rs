@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::workflow::command::Refusal;
 use crate::workflow::error::WorkflowError;
-use crate::workflow::event::{Ending, Entry, Event, Started};
+use crate::workflow::event::{Ending, Entry, Event};
 use crate::workflow::family::FamilyStep;
 use crate::workflow::journal::{
     self, Head, RunNames, due_key, due_prefix, head_key, last_key, list_prefix, log_key, log_prefix, ready_key,
@@ -155,7 +155,7 @@ impl Workflows {
         ];
         ops.extend(head.parent.as_ref().map(|parent| Op::put(ready_key(parent), Vec::new())));
         let root = known.iter().find_map(|entry| match &entry.event {
-            Event::Started(Started { root, .. }) => root.clone(),
+            Event::Started(started) => started.root.clone(),
             _ => None,
         });
         let step = if root.is_some() { FamilyStep::ONE_FEWER } else { FamilyStep::NONE };

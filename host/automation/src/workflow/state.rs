@@ -159,7 +159,7 @@ impl State {
         match event {
             Event::Started(started) => {
                 self.attributes = started.attributes.clone();
-                self.started = Some(started.clone());
+                self.started = Some(Started::clone(started));
             }
             Event::CancelAsked { by } => self.cancelled_by = Some(by.clone()),
             Event::Paused { .. } => self.is_paused = true,

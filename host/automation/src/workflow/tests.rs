@@ -48,7 +48,7 @@ fn now(at_ms: u64) -> Now {
 
 fn begun() -> State {
     let mut state = State::default();
-    state.apply(&Event::Started(Started {
+    state.apply(&Event::Started(Box::new(Started {
         plugin: "shop".parse().unwrap(),
         version: "0.1.0".parse().unwrap(),
         workflow: "shop".to_owned(),
@@ -62,7 +62,7 @@ fn begun() -> State {
         dice: String::new(),
         signal_keys: Vec::new(),
         led_by: Default::default(),
-    }));
+    })));
     state
 }
 
@@ -222,7 +222,7 @@ fn the_run_that_one_goes_on_as_has_the_signals_nobody_took_and_knows_the_keys_of
     let goes_on = |old: &State| {
         let (signal_keys, received) = old.handed_on();
         let mut state = State::default();
-        state.apply(&Event::Started(Started { signal_keys, ..old.started.clone().unwrap() }));
+        state.apply(&Event::Started(Box::new(Started { signal_keys, ..old.started.clone().unwrap() })));
         apply(&mut state, &received);
         state
     };

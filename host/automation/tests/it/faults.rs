@@ -199,7 +199,7 @@ fn code_that_never_ends_ends_at_the_limit_of_its_history_which_is_replayed_in_bo
 
 #[test]
 fn a_hundred_thousand_events_are_folded_in_a_moment() {
-    let mut history = vec![Entry { at_ms: 1, event: Event::Started(started()) }];
+    let mut history = vec![Entry { at_ms: 1, event: Event::Started(Box::new(started())) }];
     history.extend((0..100_000).map(|number| Entry { at_ms: 1, event: random(number) }));
     let began = Instant::now();
     assert_eq!(State::of(&history).ops.len(), 100_000);
