@@ -119,7 +119,7 @@ mod tests {
             prop_assert_eq!(words[0].as_str(), &one);
             prop_assert_eq!(words[0].cmp(&words[1]), one.cmp(&other));
             prop_assert_eq!(words[0] == words[1], one == other);
-            prop_assert_eq!(random.hash_one(&words[0]), random.hash_one(&Word::from(one.clone())));
+            prop_assert_eq!(random.hash_one(&words[0]), random.hash_one(Word::from(one.clone())));
             prop_assert_eq!(String::from(words[1].clone()), other);
         }
     }
