@@ -139,7 +139,7 @@ impl Seen<'_> {
     fn would_do(&self, acts: &KeptActs, ways: &[&Holder], roles: &[(Role, BTreeSet<String>)]) -> Option<Role> {
         let within = |at: &Timestamp| at.as_second().saturating_add(LAST_USE_SECONDS) > self.from.as_second();
         let done: BTreeSet<&String> = acts.acts.iter().filter(|(_, at)| within(at)).map(|(act, _)| act).collect();
-        if done.is_empty() || !self.since.is_some_and(|at| at <= self.from) {
+        if done.is_empty() || self.since.is_none_or(|at| at > self.from) {
             return None;
         }
         let mut held = roles.iter().filter(|(role, _)| ways.iter().any(|way| way.role == *role));
