@@ -151,21 +151,21 @@ fn decoded(all: &[String]) -> Option<Vec<Vec<u8>>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use rcgen::{
         BasicConstraints, CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
         KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
     };
 
-    const SUBJECT: &str = "spiffe://acme.example/ci";
+    pub(crate) const SUBJECT: &str = "spiffe://acme.example/ci";
 
-    struct Ca {
-        pem: String,
+    pub(crate) struct Ca {
+        pub(crate) pem: String,
         issuer: Issuer<'static, KeyPair>,
     }
 
-    fn ca() -> Ca {
+    pub(crate) fn ca() -> Ca {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -174,7 +174,12 @@ mod tests {
         Ca { pem, issuer: Issuer::new(params, key) }
     }
 
-    fn certificate(ca: &Ca, subject: &str, usage: ExtendedKeyUsagePurpose, serial: u64) -> ClientCertificate {
+    pub(crate) fn certificate(
+        ca: &Ca,
+        subject: &str,
+        usage: ExtendedKeyUsagePurpose,
+        serial: u64,
+    ) -> ClientCertificate {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.subject_alt_names = vec![SanType::URI(subject.try_into().unwrap())];
         params.extended_key_usages = vec![usage];

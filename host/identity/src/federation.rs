@@ -324,11 +324,7 @@ impl Identity {
         let id: PrincipalId =
             format!("{}/{}", at.tenant, found.name).parse().map_err(|_| IdentityError::Host("a name is too long"))?;
         // SECURITY: nobody becomes somebody whom the tenant made itself.
-        let is_taken = {
-            let tables = shared.read();
-            tables.person(&id).is_some() || tables.keys_of(Some(&at.tenant)).any(|key| key.principal == id)
-        };
-        if is_taken {
+        if shared.read().is_made_here(Some(&at.tenant), &id) {
             return Err(IdentityError::Unauthenticated);
         }
         shared.spend(proven)?;

@@ -526,8 +526,8 @@ impl Identity {
         let found = trust.holder_of(certificate, self.shared.clock.now())?;
         let id: PrincipalId =
             format!("{tenant}/{}", found.name).parse().map_err(|_| IdentityError::Host("a name is too long"))?;
-        // SECURITY: a certificate of a person's name would be that person to policies and to four eyes.
-        if self.shared.read().person(&id).is_some() {
+        // SECURITY: a certificate of the name of a person or a key would be them to policies and to four eyes.
+        if self.shared.read().is_made_here(Some(&tenant), &id) {
             return Err(IdentityError::Unauthenticated);
         }
         let role = found.role;

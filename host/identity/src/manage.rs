@@ -53,13 +53,19 @@ impl Identity {
         };
         let owners = owners_of_new(&shared.read(), &record.created_by, &record.principal);
         let stored = StoredKey { record: record.clone(), hashed, owners };
+        // SECURITY: who went by this name on the word of a provider or a certificate is not the holder of the key.
+        let ended = shared.write().end_all_of_person(&record.principal);
         let mut ops = vec![Op::put_json(key_at(&id), &stored)?];
         ops.extend(oldest_dead.iter().map(|id| Op::delete(key_at(id))));
+        ops.extend(ending(&ended));
         store.batch(ops, Vec::new()).await?;
-        let mut tables = shared.write();
-        oldest_dead.iter().for_each(|id| drop(tables.keys.remove(id)));
-        tables.keys.insert(id, stored);
-        drop(tables);
+        let late = {
+            let mut tables = shared.write();
+            oldest_dead.iter().for_each(|id| drop(tables.keys.remove(id)));
+            tables.keys.insert(id, stored);
+            // Those that were opened while it was being written.
+            tables.end_all_of_person(&record.principal)
+        };
         // SECURITY: the tenant may have been deleted meanwhile; its name can be used again, and this key must not open that.
         if let Some(tenant) = &record.tenant
             && shared.shelf.tenants.open_tenant(tenant).is_none()
@@ -67,6 +73,7 @@ impl Identity {
             shared.write().forget(tenant);
             return Err(IdentityError::NotFound { what: tenant.to_string() });
         }
+        finish_ending(store, &late).await?;
         if record.role == Role::Operator {
             // Someone can sign in as operator from now on; the enrolment token has done its work.
             *shared.bootstrap() = None;

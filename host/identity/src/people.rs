@@ -3,6 +3,8 @@
 //! Must never tell an unknown name from a wrong password or code, in words or in time, nor let a code be used twice:
 //! what a sign-in uses up is durable before the session is open.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use ringfence_core::limits::{
     INVITATION_HOURS, PASSWORD_BYTES_MAX, PASSWORD_CHARS_MIN, PEOPLE_COUNT_MAX, WRONG_CODES_COUNT_MAX,
@@ -10,7 +12,7 @@ use ringfence_core::limits::{
 };
 use ringfence_core::proof::act;
 use ringfence_core::{Permit, Principal, PrincipalId, PrincipalKind, ResourceName, Role, Source, Strength, TenantId};
-use ringfence_store::Op;
+use ringfence_store::{Op, StoreError};
 
 use crate::dpop::Proven;
 use crate::manage::{admissible_role, covers, finish, finish_ending, not_found};
@@ -210,13 +212,21 @@ impl Identity {
         change: impl FnOnce(&mut StoredPerson) -> Result<T, IdentityError>,
     ) -> Result<T, IdentityError> {
         let place = self.shared.read().person(principal).map(|person| person.record.tenant.clone());
-        let _changing = self.shared.changing_people.of(place.ok_or(IdentityError::Unauthenticated)?).await;
+        let changing = self.shared.changing_people.of(place.ok_or(IdentityError::Unauthenticated)?).await;
         let found = self.shared.read().person(principal).cloned();
         let mut person = found.ok_or(IdentityError::Unauthenticated)?;
         let done = change(&mut person)?;
         let store = self.store_of(person.record.tenant.as_ref())?;
-        finish(store, vec![Op::put_json(person_at(&person.record.name), &person)?]).await?;
-        self.shared.write().put_person(person);
+        let ops = vec![Op::put_json(person_at(&person.record.name), &person)?];
+        let shared = Arc::clone(&self.shared);
+        // SECURITY: in one's turn to the end, even when the caller hangs up meanwhile: what is used up on disk would be good in memory.
+        let written = tokio::spawn(async move {
+            let _changing = changing;
+            store.batch(ops, Vec::new()).await?;
+            shared.write().put_person(person);
+            Ok::<_, StoreError>(())
+        });
+        written.await.map_err(|_| IdentityError::Host("a write was stopped"))??;
         Ok(done)
     }
 

@@ -181,8 +181,8 @@ impl Tables {
                     Method::Federated => now.providers == then.providers,
                     _ => now.certificates == then.certificates,
                 };
-                // Nobody becomes a person of the tenant's own, who may have been invited meanwhile.
-                self.person(&opening.principal).is_none()
+                // Nobody becomes somebody of the tenant's own, who may have been invited or given a key meanwhile.
+                !self.is_made_here(opening.tenant.as_ref(), &opening.principal)
                     && self.settings_of(opening.tenant.as_ref()).is_some_and(trusts)
             }
         }
@@ -196,6 +196,12 @@ impl Tables {
     /// The keys of a tenant, or of the platform.
     pub(crate) fn keys_of<'a>(&'a self, tenant: Option<&'a TenantId>) -> impl Iterator<Item = &'a KeyRecord> {
         self.keys.values().map(|key| &key.record).filter(move |record| record.tenant.as_ref() == tenant)
+    }
+
+    /// Whether the place made a person or a key of this name. SECURITY: ended keys count, for whose they were is still asked: what
+    /// stands for such a name by trust alone would be their owner to four eyes.
+    pub(crate) fn is_made_here(&self, tenant: Option<&TenantId>, principal: &PrincipalId) -> bool {
+        self.person(principal).is_some() || self.keys_of(tenant).any(|key| key.principal == *principal)
     }
 
     /// Whose the keys of a principal are, ended ones too.
@@ -286,12 +292,14 @@ impl Tables {
         ending
     }
 
-    /// Ends all sessions of a person; which ones they were.
+    /// Ends all sessions of a person, and of whoever went by his name on the word of a provider or a certificate; which ones they
+    /// were.
     pub(crate) fn end_all_of_person(&mut self, principal: &PrincipalId) -> Vec<SessionId> {
-        let of_person = self
-            .sessions
-            .values()
-            .filter(|session| session.stored.method.is_of_person() && session.stored.principal == *principal);
+        let of_person = self.sessions.values().filter(|session| {
+            let method = session.stored.method;
+            let is_by_trust = matches!(method, Method::Federated | Method::ClientCertificate);
+            (method.is_of_person() || is_by_trust) && session.stored.principal == *principal
+        });
         let ending: Vec<SessionId> = of_person.map(|session| session.stored.id.clone()).collect();
         self.end(&ending);
         ending

@@ -743,6 +743,7 @@ async fn no_secret_reaches_the_disk_or_a_debug_text() {
 
 mod attestation;
 mod devices;
+mod names;
 mod oidc;
 mod on_device;
 mod people;

@@ -141,6 +141,8 @@ fn a_report_says_what_is_unused_and_since_when_anybody_looked() {
             { "kind": "api-key", "key": "k7m2q4", "principal": "acme/ci", "role": "developer", "state": "unused" },
         ],
         "grants": [{ "plugin": "visits", "capability": "http", "scope": ["https://api.example.com"], "state": "unknown" }],
+        "labels": [{ "principal": "acme/ann", "role": "release-manager", "given_by": "acme/bob", "state": "used",
+            "last_used_at": "2026-11-21T09:00:00Z", "is_somebody": true }],
         "findings": [{ "kind": "dormant", "subject": "acme/ci k7m2q4", "detail": "developer for 30 days without a sign-in" }],
     });
     host.tell("GET /tenants/acme/access/report", Reply::json(200, report));

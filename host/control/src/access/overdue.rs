@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use ringfence_audit::{Event, Log, codes};
 use ringfence_core::proof::act;
-use ringfence_core::{Action, RequestId, Resource, Role, TenantId};
+use ringfence_core::{Action, PrincipalId, RequestId, Resource, Role, TenantId};
 use ringfence_store::TenantStore;
 use serde_json::json;
 
@@ -64,8 +64,8 @@ impl Control {
     async fn carry_on(&self, tenant: &TenantId, store: &TenantStore, campaign: &Campaign) -> Result<(), ApiError> {
         let _one = self.access.0.deciding.of(tenant.clone()).await;
         for mut item in items_of(store, &campaign.id).await?.into_iter().filter(Item::is_cut) {
-            let Some(by) = item.decisions.last().map(|last| last.by.clone()) else { continue };
-            let Some(call) = self.in_the_name_of(tenant, &by) else { continue };
+            let Some((by, at)) = item.decisions.last().map(|last| (last.by.clone(), last.at)) else { continue };
+            let Some(call) = self.in_the_name_of(tenant, &by, at) else { continue };
             match self.take_away(&call, tenant, store, &item.about).await {
                 Ok(()) => item.decisions.iter_mut().for_each(|decision| decision.done = true),
                 // He may not any more: the item is open again, for somebody who may.
@@ -133,7 +133,9 @@ impl Control {
         campaign: &Campaign,
         item: Item,
     ) -> Result<Left, ApiError> {
-        let Some(call) = self.in_the_name_of(tenant, &campaign.opened_by) else { return Ok(Left::Stays) };
+        let Some(call) = self.in_the_name_of(tenant, &campaign.opened_by, campaign.opened_at) else {
+            return Ok(Left::Stays);
+        };
         let resource = Resource::Tenant { tenant: tenant.clone() };
         if let (Some(holder), About::Person { role, .. } | About::ApiKey { role, .. }) = (&item.holder, &item.about)
             && *role == Role::TenantAdmin
@@ -149,9 +151,13 @@ impl Control {
         Ok(Left::Revoked)
     }
 
-    /// A request of somebody who asked for this earlier, when he is still known here.
-    fn in_the_name_of(&self, tenant: &TenantId, who: &ringfence_core::PrincipalId) -> Option<Call> {
+    /// A request of somebody who asked for this earlier, when he is still known here. SECURITY: who was invited under the name since
+    /// then is another, who asked for nothing.
+    fn in_the_name_of(&self, tenant: &TenantId, who: &PrincipalId, asked_at: Timestamp) -> Option<Call> {
         let principal = self.parts.identity.absent(tenant, who)?;
+        if self.parts.identity.invited_at(&principal).is_some_and(|invited_at| invited_at > asked_at) {
+            return None;
+        }
         Some(Call {
             principal,
             request: RequestId::random(&*self.parts.entropy),

@@ -320,6 +320,23 @@ async fn sessions_end_with_the_trust_in_their_provider() {
 }
 
 #[tokio::test]
+async fn who_came_from_a_provider_goes_when_his_name_is_given_to_somebody_here() {
+    for by_key in [true, false] {
+        let host = host().await;
+        let issued = host.through_the_provider().await.unwrap();
+        let name = issued.principal.id().as_str().strip_prefix("acme/").unwrap().to_owned();
+        if by_key {
+            host.key(Some("acme"), &name, Role::Caller).await;
+        } else {
+            let new = NewPerson { tenant: Some(tenant("acme")), name: name.parse().unwrap(), role: Role::Caller };
+            host.identity.invite(permit(Some("acme")), new).await.unwrap();
+        }
+        unauthenticated(host.verify(&issued));
+        unauthenticated(host.through_the_provider().await);
+    }
+}
+
+#[tokio::test]
 async fn a_sign_in_whose_provider_takes_its_time_ends_with_the_trust_in_it() {
     let host = host().await;
     let changed = ProviderTrust { roles: trust().roles.split_off(1), ..trust() };

@@ -194,6 +194,21 @@ async fn of_codes_that_are_guessed_at_all_at_once_no_more_are_tried() {
 }
 
 #[tokio::test]
+async fn a_code_whose_caller_hung_up_is_used_up_all_the_same() {
+    let host = Host::new().await;
+    let ann = host.ann().await;
+    let (secret, recovery) = host.with_codes(&ann).await;
+    host.clock.pass(30);
+    let id = host.verify(&ann).unwrap().id().clone();
+    for code in [host.code(&secret), recovery[0].expose().to_owned()] {
+        let mut under_way = Box::pin(host.identity.use_code(&id, &code));
+        assert!(futures::poll!(&mut under_way).is_pending(), "it is being written");
+        drop(under_way);
+        unauthenticated(host.identity.use_code(&id, &code).await);
+    }
+}
+
+#[tokio::test]
 async fn nobody_waits_for_another_tenants_people() {
     let host = Host::new().await;
     let ann = host.ann().await;

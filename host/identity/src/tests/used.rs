@@ -35,6 +35,24 @@ async fn a_sign_in_is_kept_to_the_hour_for_the_principal_and_its_key_and_survive
 }
 
 #[tokio::test]
+async fn who_is_invited_under_a_name_later_is_told_from_who_had_it_before() {
+    let host = Host::new().await;
+    let acme = tenant("acme");
+    let mut invited_at = Vec::new();
+    for _ in 0..2 {
+        let new = NewPerson { tenant: Some(acme.clone()), name: "ann".parse().unwrap(), role: Role::Developer };
+        let (record, token) = host.identity.invite(permit(Some("acme")), new).await.unwrap();
+        assert!(host.identity.absent(&acme, &record.principal).is_none(), "nobody came yet");
+        let proof = Proof::Invitation { token, password: None };
+        host.identity.authenticate(proof, HERE, &Shown::nothing()).await.unwrap();
+        let ann = host.identity.absent(&acme, &record.principal).unwrap();
+        invited_at.push(host.identity.invited_at(&ann).unwrap());
+        host.clock.pass(60);
+    }
+    assert_eq!(invited_at[1].as_second() - invited_at[0].as_second(), 60);
+}
+
+#[tokio::test]
 async fn who_is_away_is_known_by_his_key_or_record_until_it_ends() {
     let host = Host::new().await;
     let (record, _) = host.key(Some("acme"), "ci", Role::Developer).await;
