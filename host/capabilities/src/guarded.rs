@@ -72,6 +72,7 @@ impl Guarded {
         for (kind, count) in counts {
             self.standing.lost(Loss {
                 tenant: Some(self.tenant.clone()),
+                tenant_uid: Some(self.tenant_uid.clone()),
                 plugin: self.plugin.clone(),
                 invocation: Some(lost.invocation.clone()),
                 kind,

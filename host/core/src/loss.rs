@@ -102,6 +102,8 @@ pub enum LossTaken {
 pub struct Loss {
     /// Whose plugin; none for a drill of the operators.
     pub tenant: Option<TenantId>,
+    /// The tenant by its unique id, for another may have the name by now; none for a drill.
+    pub tenant_uid: Option<String>,
     /// Which.
     pub plugin: PluginName,
     /// In which invocation the first of them was; none for a drill.
@@ -114,7 +116,7 @@ pub struct Loss {
     pub host: Option<String>,
     /// What was done.
     pub taken: LossTaken,
-    /// How often.
+    /// How often; none where it is told of others alone.
     pub count: u64,
     /// Further ones of the tenant that there was no room to tell apart.
     pub others_count: u64,
@@ -278,12 +280,15 @@ impl LossTaken {
     }
 }
 
+/// A tenant by name and by unique id, so that what one lost is not told to a namesake.
+type Owner = (Option<TenantId>, Option<String>);
+
 type Key = (PluginName, LossKind, LossPlace, Option<String>, LossTaken);
 
 /// The losses of all tenants that wait to be told.
 #[derive(Debug, Default)]
 pub(crate) struct Losses {
-    tenants: HashMap<Option<TenantId>, OfTenant>,
+    tenants: HashMap<Owner, OfTenant>,
     played: Vec<Loss>,
 }
 
@@ -305,8 +310,8 @@ struct Counted {
 impl Losses {
     /// Counts what was found.
     pub(crate) fn count(&mut self, loss: Loss) {
-        let Loss { tenant, plugin, invocation, kind, place, host, taken, count, others_count } = loss;
-        let of = self.tenants.entry(tenant).or_default();
+        let Loss { tenant, tenant_uid, plugin, invocation, kind, place, host, taken, count, others_count } = loss;
+        let of = self.tenants.entry((tenant, tenant_uid)).or_default();
         of.others_count = of.others_count.saturating_add(others_count);
         let key = (plugin, kind, place, host, taken);
         if of.apart.len() >= APART_COUNT_MAX && !of.apart.contains_key(&key) {
@@ -330,14 +335,17 @@ impl Losses {
     /// What is to be told now: what is new, and what went on for a window. Everything without a time.
     pub(crate) fn take(&mut self, now: Option<Duration>) -> Vec<Loss> {
         let mut told = std::mem::take(&mut self.played);
-        for (tenant, of) in &mut self.tenants {
+        for ((tenant, tenant_uid), of) in &mut self.tenants {
             for ((plugin, kind, place, host, taken), counted) in &mut of.apart {
-                if counted.untold == 0 || !counted.is_due(now) || (told.len() >= TOLD_COUNT_MAX && now.is_some()) {
+                // Others are told with whatever is due, also where that did not happen again: else nobody would tell them.
+                let is_news = counted.untold > 0 || of.others_count > 0;
+                if !is_news || !counted.is_due(now) || (told.len() >= TOLD_COUNT_MAX && now.is_some()) {
                     continue;
                 }
                 counted.told_at = now;
                 told.push(Loss {
                     tenant: tenant.clone(),
+                    tenant_uid: tenant_uid.clone(),
                     plugin: plugin.clone(),
                     invocation: counted.invocation.take(),
                     kind: *kind,
@@ -348,7 +356,8 @@ impl Losses {
                     others_count: std::mem::take(&mut of.others_count),
                 });
             }
-            of.apart.retain(|_, counted| counted.untold > 0 || !counted.is_due(now));
+            let has_others = of.others_count > 0;
+            of.apart.retain(|_, counted| has_others || counted.untold > 0 || !counted.is_due(now));
         }
         self.tenants.retain(|_, of| !of.apart.is_empty());
         told
@@ -371,6 +380,7 @@ mod tests {
     fn loss(plugin: &str, host: &str, count: u64) -> Loss {
         Loss {
             tenant: Some("acme".parse().unwrap()),
+            tenant_uid: Some("first".to_owned()),
             plugin: plugin.parse().unwrap(),
             invocation: None,
             kind: LossKind::Card,
@@ -414,6 +424,33 @@ mod tests {
         (0..1_000).for_each(|number| losses.count(loss("p", &format!("h{number}.example"), 1)));
         let told = [losses.take(at(2)), losses.take(None)].concat();
         assert_eq!(told.iter().map(|loss| loss.count + loss.others_count).sum::<u64>(), 1_000);
+    }
+
+    #[test]
+    fn others_are_told_also_where_none_of_those_apart_happens_again() {
+        for ends in [false, true] {
+            let mut losses = Losses::default();
+            (0..APART_COUNT_MAX).for_each(|number| losses.count(loss("p", &format!("h{number}.example"), 1)));
+            assert_eq!(losses.take(at(1)).len(), APART_COUNT_MAX);
+            losses.count(loss("p", "evil.example", 7));
+            assert!(losses.take(at(2)).is_empty(), "there is no room to tell it apart");
+            let told = losses.take(if ends { None } else { at(301) });
+            let counts: Vec<_> = told.iter().map(|loss| (loss.count, loss.others_count)).collect();
+            assert_eq!(counts, [(0, 7)], "{ends}");
+            assert!(losses.take(at(601)).is_empty());
+            assert!(losses.tenants.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_one_tenant_lost_is_none_of_a_namesakes() {
+        let mut losses = Losses::default();
+        losses.count(loss("p", "a.example", 1));
+        let namesake = Loss { tenant_uid: Some("second".to_owned()), ..loss("p", "a.example", 2) };
+        losses.count(namesake.clone());
+        let mut told = losses.take(at(1));
+        told.sort_by_key(|loss| loss.count);
+        assert_eq!(told, [loss("p", "a.example", 1), namesake]);
     }
 
     #[test]

@@ -369,6 +369,7 @@ fn name_of(label: &str) -> String {
 fn loss(scope: &Scope, plugin: PluginName) -> Loss {
     Loss {
         tenant: scope.tenant().cloned(),
+        tenant_uid: None,
         plugin,
         invocation: None,
         kind: LossKind::Card,

@@ -24,8 +24,11 @@ impl Threat {
             let scope = loss.tenant.clone().map_or(Scope::Host, Scope::Tenant);
             let log = match (&scope, self.store(&scope)) {
                 (Scope::Host, _) => Log::Host,
-                (Scope::Tenant(_), Ok(store)) => Log::Tenant(store),
-                (Scope::Tenant(_), Err(_)) => continue,
+                // SECURITY: one that has the name of another by now is told nothing of its plugins.
+                (Scope::Tenant(_), Ok(store)) if loss.tenant_uid.as_ref().is_none_or(|uid| *uid == store.uid()) => {
+                    Log::Tenant(store)
+                }
+                (Scope::Tenant(_), _) => continue,
             };
             let outcome = if loss.taken == LossTaken::Refused { Outcome::Denied } else { Outcome::Success };
             match self.inner.audit.record_outcome(&log, self.loss_event(&loss), outcome).await {
