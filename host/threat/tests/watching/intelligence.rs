@@ -146,7 +146,11 @@ async fn what_was_counted_of_a_log_is_not_taken_for_counted_of_a_namesakes() {
     world.tenants.disable_key(&locked, "operator/eve", Side::Operator).await.unwrap();
     let evil = json!({ "origin": "https://evil.example" });
     let running = world.start(audit.clone()).await;
-    running.threat.load_bundle(&Scope::Host, "a", &bundle(&[(1, EVIL)], "2026-01-01T00:00:00Z")).await.unwrap();
+    running
+        .threat
+        .load_bundle(&Scope::Host, ("a", Trust::default()), &bundle(&[(1, EVIL)], "2026-01-01T00:00:00Z"))
+        .await
+        .unwrap();
     for _ in 0..3 {
         world.record(&audit, codes::EGRESS_REFUSED, evil.clone()).await;
     }
