@@ -276,6 +276,8 @@ impl Workflows {
         people: People<'_>,
     ) -> Result<Head, WorkflowError> {
         if let Command::Signal { payload, .. } = command {
+            // Before it is read: a guest may send far more.
+            limit("the payload of a signal", payload.len(), PAYLOAD_BYTES_MAX)?;
             check_json(payload, "the payload of a signal")?;
         }
         let mut run = run.clone();
@@ -625,13 +627,15 @@ fn id_of_plugins_key(store: &TenantStore, (plugin, workflow): (&PluginName, &str
     journal::id_of(&[b"ringfence run key of plugins", uid, plugin, workflow, key])
 }
 
-/// A run that is there, if it was begun with the same.
+/// A run that is there, if it was begun with the same. Of its history only how it began is read: guests ask again and again.
 async fn begun_before(store: &TenantStore, run: &RunId, started: &Started) -> Result<Head, WorkflowError> {
-    let there = Loaded::read(store, run).await?;
-    let is_same = there.state.started.as_ref().is_some_and(|old| {
-        old.plugin == started.plugin && old.workflow == started.workflow && old.input == started.input
-    });
-    if is_same { Ok(there.head) } else { Err(WorkflowError::OtherRun) }
+    let there = journal::head(store, run).await?;
+    let first: Option<Vec<Entry>> = store.get_json(&journal::log_key(run, 0)).await?;
+    let Some(Entry { event: Event::Started(old), .. }) = first.and_then(|entries| entries.into_iter().next()) else {
+        return Err(StoreError::Damaged.into());
+    };
+    let is_same = old.plugin == started.plugin && old.workflow == started.workflow && old.input == started.input;
+    if is_same { Ok(there) } else { Err(WorkflowError::OtherRun) }
 }
 
 fn check_begin(begin: &Begin) -> Result<(), WorkflowError> {

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use futures::future::join_all;
 use ringfence_automation::workflow::event::Ending;
 use ringfence_automation::workflow::journal::family_key;
-use ringfence_automation::workflow::limits::{CHILD_DEPTH_MAX, FAMILY_COUNT_MAX};
+use ringfence_automation::workflow::limits::{CHILD_DEPTH_MAX, FAMILY_COUNT_MAX, PAYLOAD_BYTES_MAX};
 use ringfence_automation::workflow::{Begin, Command, Head, Status, WorkflowError};
 use ringfence_capabilities::{Family, Trail};
 use ringfence_core::workflow::{Ask, Stop};
 use ringfence_core::{PluginName, RunId};
+use ringfence_store::Key;
 
 use crate::world::{Code, Host, Steps, World, eventually, stopped};
 
@@ -78,6 +79,27 @@ fn what_is_asked_for_twice_under_a_key_is_one_run_at_the_same_time_and_after_a_k
     let find = |key: &str| host.block_on(host.workflows.find(&world.acme, (&shop, "test"), key));
     assert_eq!(find("visit-7").unwrap().run, run);
     assert!(matches!(find("visit-8"), Err(WorkflowError::UnknownRun)));
+}
+
+#[test]
+fn whether_it_was_begun_before_is_known_from_how_it_began_and_a_long_payload_is_refused_unread() {
+    let world = World::new();
+    let host = Host::start(&world, &code(&Trails::default()));
+    let (run, _) = begin(&world, &host, asked(&world, "visit-7", None)).unwrap();
+    host.until(&world, &run.run, Status::Waiting);
+    let log = Key::new(["run", "log", run.run.as_str()]);
+    let (records, _) = world.block_on(world.acme.scan_names(&log, None, 100)).unwrap();
+    assert!(records.len() > 1, "{records:?}");
+    world.block_on(world.acme.delete(records.last().unwrap())).unwrap();
+    let (again, is_new) = begin(&world, &host, asked(&world, "visit-7", None)).unwrap();
+    assert_eq!((&again.run, is_new), (&run.run, false));
+
+    // It is no JSON either: nobody came so far as to find that out.
+    let (name, payload) = ("go".to_owned(), "[".repeat(PAYLOAD_BYTES_MAX + 1));
+    let signal = Command::Signal { name, payload, key: None };
+    let by = "acme/plugin/care".parse().unwrap();
+    let refused = host.block_on(host.workflows.command(&world.acme, &run.run, &signal, &by));
+    assert!(matches!(refused, Err(WorkflowError::Limit { .. })), "{refused:?}");
 }
 
 #[test]

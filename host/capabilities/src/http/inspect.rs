@@ -85,8 +85,9 @@ impl Inspection {
     }
 
     fn headers(&self, headers: &HeaderMap) -> Result<(), HttpError> {
-        let mut values = headers.values();
-        values.try_for_each(|value| self.through(LossPlace::Header, Scanner::new(self.actions), value.as_bytes()))
+        let names = headers.keys().map(|name| name.as_str().as_bytes());
+        let mut texts = names.chain(headers.values().map(HeaderValue::as_bytes));
+        texts.try_for_each(|text| self.through(LossPlace::Header, Scanner::new(self.actions), text))
     }
 
     fn through(&self, place: LossPlace, mut scanner: Scanner, text: &[u8]) -> Result<(), HttpError> {

@@ -134,6 +134,16 @@ async fn a_value_in_the_address_or_a_header_is_refused_before_anything_is_dialle
 }
 
 #[tokio::test]
+async fn the_name_of_a_header_is_looked_through_as_its_value_is() {
+    let (mut setup, origin, mut taken) = sending(json!({ "detectors": { "nhs-number": "refuse" } })).await;
+    let request = http::Request::get(&origin).header("x-943-476-5919", "1").body(empty()).unwrap();
+    let sent = Pin::from(setup.gate.send_request(request, None, Box::new(async { Ok(()) }))).await;
+    assert!(why(&sent.map(drop).unwrap_err()).contains("its header holds"));
+    assert!(taken.try_recv().is_err(), "nothing was sent");
+    assert_eq!(told(&setup), [(LossKind::NhsNumber, LossPlace::Header, LossTaken::Refused, 1)]);
+}
+
+#[tokio::test]
 async fn an_exempt_host_gets_what_it_is_named_for_and_nothing_else() {
     let rules = json!({
         "detectors": { "card": "refuse", "nhs-number": "refuse" }, "exempt": { "card": ["127.0.0.1"] },
