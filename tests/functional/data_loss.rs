@@ -45,7 +45,7 @@ async fn a_card_on_its_way_out_is_told_found_refused_when_wanted_and_goes_to_an_
     let host = Host::start_with(&place, &["--config", &config.display().to_string()], &[])?;
     let operator = host.operator().await?;
     let acme = host.tenant(&operator, "acme").await?;
-    acme.ship("hostile", "books", "", &[("logging", &[]), ("http", &[&origin])]).await?;
+    acme.ship("hostile", "books", "", &[("keyvalue", &[]), ("logging", &[]), ("http", &[&origin])]).await?;
     let pay = format!("/egress?url={origin}/pay/{CARD}");
 
     // By itself it goes, and is told.
