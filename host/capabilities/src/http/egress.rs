@@ -39,6 +39,9 @@ use crate::quota::Ledger;
 
 /// Bytes a guest may hand over in one write of a body.
 const CHUNK_BYTES_MAX: usize = 32 << 10;
+/// Bytes of a request that does not go which are taken all the same, and how long.
+const REFUSED_BYTES_MAX: usize = 64 << 10;
+const REFUSED_WAIT: Duration = Duration::from_millis(250);
 
 /// Limits and exceptions of outgoing HTTP.
 pub struct EgressConfig {
@@ -235,6 +238,25 @@ impl Gate {
 
     /// Hands the request over to another plugin. How long the callee may take is its own budget and what is left of ours; a
     /// guest that wants its answer sooner says so.
+    /// The answer to a request that does not go. What the guest sends meanwhile is taken and thrown away, as far as that goes: to
+    /// most libraries a body that nobody reads is a connection that broke off, and they do not ask why.
+    fn refuse(&self, request: http::Request<WasiBody>, error: HttpError) -> SendAnswer {
+        let task = AbortOnDrop(self.outbound.io.spawn(async move {
+            let (mut body, mut bytes) = (request.into_body(), 0);
+            let taken = async {
+                while let Some(Ok(frame)) = body.frame().await {
+                    bytes += frame.data_ref().map_or(0, |data| data.len());
+                    if bytes > REFUSED_BYTES_MAX {
+                        break;
+                    }
+                }
+            };
+            let _ = tokio::time::timeout(REFUSED_WAIT, taken).await;
+            Err(error)
+        }));
+        Box::new(task.wait())
+    }
+
     fn call(&self, to: PluginName, request: http::Request<WasiBody>, options: Option<RequestOptions>) -> SendAnswer {
         let call = match self.caller.call(to, self.meter.time_left_ms(), request, &self.outbound.io) {
             Ok(call) => call,
@@ -257,24 +279,19 @@ impl Gate {
 impl WasiHttpHooks for Gate {
     fn send_request(
         &mut self,
-        request: http::Request<WasiBody>,
+        mut request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _: SendEnd,
     ) -> SendAnswer {
         let (origin, certificate) = match self.admit(request.method(), request.uri()) {
             Ok(Destination::Outside(origin, certificate)) => (origin, certificate),
             Ok(Destination::Plugin(to)) => return self.call(to, request, options),
-            Err(error) => return Box::new(async move { Err(error) }),
+            Err(error) => return self.refuse(request, error),
         };
         let inspection = Inspection::of(self, &origin.host, origin.text());
-        let looked_through = match &inspection {
-            Some(inspection) => inspection.look(request),
-            None => Ok(request),
-        };
-        let request = match looked_through {
-            Ok(request) => request,
-            Err(error) => return Box::new(async move { Err(error) }),
-        };
+        if let Some(Err(error)) = inspection.as_ref().map(|inspection| inspection.look(&mut request)) {
+            return self.refuse(request, error);
+        }
         let (outbound, notebook) = (Arc::clone(&self.outbound), Arc::clone(&self.notebook));
         let ledger = Arc::clone(&self.ledger);
         let request = request.map(|body| Charged::wrap(body, &ledger));

@@ -58,25 +58,22 @@ impl Inspection {
         })
     }
 
-    /// The request, its head looked through; its body is as it passes.
-    pub(super) fn look(
-        self: &Arc<Self>,
-        request: http::Request<WasiBody>,
-    ) -> Result<http::Request<WasiBody>, HttpError> {
+    /// Looks through the head of a request; its body is as it passes.
+    pub(super) fn look(self: &Arc<Self>, request: &mut http::Request<WasiBody>) -> Result<(), HttpError> {
         let address = request.uri().path_and_query().map_or("", |address| address.as_str());
         self.through(LossPlace::Address, Scanner::of_form(self.actions), address.as_bytes())?;
         self.headers(request.headers())?;
         if request.body().is_end_stream() || request.body().size_hint().exact() == Some(0) {
-            return Ok(request);
+            return Ok(());
         }
         if is_encoded(request.headers()) {
-            self.found(LossPlace::Body, [LossKind::Uninspected], 0)?;
-            return Ok(request);
+            return self.found(LossPlace::Body, [LossKind::Uninspected], 0);
         }
         let is_form = request.headers().get(CONTENT_TYPE).is_some_and(is_form);
         let scanner = if is_form { Scanner::of_form(self.actions) } else { Scanner::new(self.actions) };
-        let inspection = Arc::clone(self);
-        Ok(request.map(|body| Inspected::new(body, inspection, scanner).boxed_unsync()))
+        let body = std::mem::take(request.body_mut());
+        *request.body_mut() = Inspected::new(body, Arc::clone(self), scanner).boxed_unsync();
+        Ok(())
     }
 
     /// Why the request was refused, once it was: what a connection says of a body that breaks off is not why it does.
