@@ -236,8 +236,6 @@ impl Gate {
         HttpError::HttpRequestDenied
     }
 
-    /// Hands the request over to another plugin. How long the callee may take is its own budget and what is left of ours; a
-    /// guest that wants its answer sooner says so.
     /// The answer to a request that does not go. What the guest sends meanwhile is taken and thrown away, as far as that goes: to
     /// most libraries a body that nobody reads is a connection that broke off, and they do not ask why.
     fn refuse(&self, request: http::Request<WasiBody>, error: HttpError) -> SendAnswer {
@@ -257,6 +255,8 @@ impl Gate {
         Box::new(task.wait())
     }
 
+    /// Hands the request over to another plugin. How long the callee may take is its own budget and what is left of ours; a
+    /// guest that wants its answer sooner says so.
     fn call(&self, to: PluginName, request: http::Request<WasiBody>, options: Option<RequestOptions>) -> SendAnswer {
         let call = match self.caller.call(to, self.meter.time_left_ms(), request, &self.outbound.io) {
             Ok(call) => call,
