@@ -124,7 +124,7 @@ impl Host {
             .stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let stderr = std::sync::Arc::new(Mutex::new(String::new()));
-        if let Some(pipe) = child.stderr.take() {
+        let reader = child.stderr.take().map(|pipe| {
             let keep = stderr.clone();
             std::thread::spawn(move || {
                 for line in BufReader::new(pipe).lines().map_while(Result::ok) {
@@ -133,8 +133,8 @@ impl Host {
                         keep.push('\n');
                     }
                 }
-            });
-        }
+            })
+        });
         let out = child.stdout.take().context("stdout is piped")?;
         let (send, ready) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
@@ -147,6 +147,11 @@ impl Host {
         let Some(line) = line else {
             let _ = child.kill();
             let _ = child.wait();
+            // What it said last may not be read yet.
+            let until = std::time::Instant::now() + Duration::from_secs(5);
+            while reader.as_ref().is_some_and(|reader| !reader.is_finished()) && std::time::Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(5));
+            }
             let text = stderr.lock().map(|text| text.clone()).unwrap_or_default();
             bail!("the host did not start: {text}");
         };
